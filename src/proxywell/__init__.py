@@ -1,0 +1,1 @@
+"""A self-refilling well of working proxies."""

@@ -1,0 +1,1 @@
+"""The one place that joins parts: settings in, running parts out."""

@@ -1,0 +1,1 @@
+"""Settings: one tree with units, ranges, cross-checks and origins."""

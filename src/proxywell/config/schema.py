@@ -1,0 +1,186 @@
+"""Every setting with its unit, range, default and reason. One class per section."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400 * 30)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of every section: frozen, and an unknown name is an error."""
+
+
+class NetworkSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which addresses may be dialled."""
+
+    allow_private: Annotated[
+        bool,
+        Meta(
+            description="Also loopback and private addresses, and plain http, for sources, "
+            "candidates and judges; link-local and metadata addresses stay refused."
+        ),
+    ] = False
+    allow_service_ports: Annotated[
+        bool, Meta(description="Also ports of mail, databases and remote shells.")
+    ] = False
+
+
+class SourceSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How public lists are read."""
+
+    lists: Annotated[
+        tuple[str, ...],
+        Meta(description="Paths or URLs that replace the catalogue; empty: the catalogue."),
+    ] = ()
+    wire_max_bytes: Annotated[
+        int, Meta(ge=1_000, description="Most bytes of one list as sent.")
+    ] = 8 * 2**20
+    body_max_bytes: Annotated[
+        int, Meta(ge=1_000, description="Most bytes of one list after its content coding.")
+    ] = 32 * 2**20
+    expansion_max_ratio: Annotated[
+        int, Meta(ge=2, description="Most bytes that one compressed byte may become.")
+    ] = 100
+    total_s: Annotated[float, Meta(gt=0, le=600, description="Longest read of one list.")] = 20.0
+    redirects_max: Annotated[
+        int, Meta(ge=0, le=10, description="Redirects followed, each vetted anew.")
+    ] = 3
+    parallel: Annotated[int, Meta(ge=1, le=64, description="Lists read at one time.")] = 8
+    per_source_max: Annotated[
+        int, Meta(ge=1, description="Most candidates taken from one source.")
+    ] = 250_000
+    per_address_max: Annotated[
+        int, Meta(ge=1, description="Most candidates of one address from one source.")
+    ] = 64
+    per_network_max: Annotated[
+        int, Meta(ge=1, description="Most candidates of a /24 (IPv6: /48) from one source.")
+    ] = 1024
+    allow_host_names: Annotated[
+        bool, Meta(description="Take names, not only addresses; vetted when resolved.")
+    ] = False
+    min_interval_s: Annotated[
+        float, Meta(ge=0, description="A list is not asked again sooner than this.")
+    ] = 900.0
+
+
+class CheckingSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How candidates are checked. Soft: may be deferred when others wait; hard: ends."""
+
+    connect_soft_s: Annotated[float, Meta(gt=0, le=600)] = 1.5
+    connect_hard_s: Annotated[float, Meta(gt=0, le=600)] = 8.0
+    answer_soft_s: Annotated[float, Meta(gt=0, le=600)] = 8.0
+    answer_hard_s: Annotated[float, Meta(gt=0, le=600)] = 30.0
+    max_sockets: Annotated[
+        int, Meta(ge=1, le=100_000, description="Most sockets open at one time, per process.")
+    ] = 2_000
+    source_address: Annotated[
+        str | None, Meta(description="Local address to connect from; None: the system's choice.")
+    ] = None
+    backend: Annotated[
+        str, Meta(pattern="^(auto|epoll|selectors)$", description="How sockets are watched.")
+    ] = "auto"
+    judge_answer_max_bytes: Annotated[
+        int, Meta(ge=1_000, description="Longest judge's answer that is read.")
+    ] = 16_384
+
+    def __post_init__(self) -> None:
+        if self.connect_soft_s > self.connect_hard_s:
+            raise ValueError("connect_soft_s must not be above connect_hard_s")
+        if self.answer_soft_s > self.answer_hard_s:
+            raise ValueError("answer_soft_s must not be above answer_hard_s")
+
+
+class JudgeSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How judges are asked and believed."""
+
+    public_keys: Annotated[
+        tuple[str, ...],
+        Meta(description="Ed25519 keys of our judges, base64; current and next."),
+    ] = ()
+    clock_skew_s: Annotated[
+        float, Meta(gt=0, le=600, description="How far a signed time may be from ours.")
+    ] = 30.0
+    public_rate_per_s: Annotated[
+        float, Meta(gt=0, le=1_000, description="Requests a second to one public judge.")
+    ] = 1.0
+    control_s: Annotated[
+        float, Meta(gt=0, le=600, description="A judge is asked directly this often.")
+    ] = 10.0
+    ca_file: Annotated[
+        str | None, Meta(description="Certificates that vouch for https judges, in PEM.")
+    ] = None
+
+
+class RefreshSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a refresh job is cut, leased and bounded."""
+
+    lease_s: Annotated[float, Meta(gt=0, description="Then a silent worker loses its chunk.")] = 5.0
+    beat_s: Annotated[float, Meta(gt=0, description="How often a worker says that it lives.")] = (
+        1.25
+    )
+    chunk_size: Annotated[
+        int | None,
+        Meta(ge=1, le=100_000, description="Candidates in a chunk; None: 100 to 2000 by size."),
+    ] = None
+    time_per_chunk_s: Annotated[
+        float, Meta(gt=0, description="Of the deadline's floor, per chunk and round.")
+    ] = 90.0
+    floor_workers: Annotated[int, Meta(ge=1, description="Workers in the floor's formula.")] = 8
+    floor_factor: Annotated[float, Meta(ge=1, description="Allowance in the formula.")] = 1.5
+    floor_min_s: Annotated[float, Meta(gt=0, description="The floor is never below.")] = 600.0
+    cap_factor: Annotated[float, Meta(ge=1, description="Cap = floor times this.")] = 4.0
+    min_count: Annotated[int, Meta(ge=1, description="Working proxies that make a job usable.")] = (
+        10
+    )
+    shift_s: Annotated[float, Meta(gt=0, description="A shift claims chunks for so long.")] = 120.0
+    attempt_hard_s: Annotated[float, Meta(gt=0, description="Longest attempt at a chunk.")] = 300.0
+    attempts_max: Annotated[int, Meta(ge=1, description="Attempts at a chunk, all causes.")] = 8
+    stalled_s: Annotated[
+        float, Meta(gt=0, description="Ready chunks and nobody alive for so long: stalled.")
+    ] = 30.0
+
+    def __post_init__(self) -> None:
+        if self.beat_s * 3 > self.lease_s:
+            raise ValueError("lease_s must cover three beats, or one lost packet costs a chunk")
+
+
+class PoolSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the pool keeps."""
+
+    fresh_s: Annotated[
+        float, Meta(gt=0, description="A member that passed within this is fresh.")
+    ] = 1800.0
+    keep_checks_s: Annotated[float, Meta(gt=0, description="How long single checks are kept.")] = (
+        30 * 86_400.0
+    )
+    geo_file: Annotated[
+        str | None, Meta(description="A country or city database in MMDB form.")
+    ] = None
+    asn_file: Annotated[str | None, Meta(description="An ASN database in MMDB form.")] = None
+
+
+class LogSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is said on stderr."""
+
+    format: Annotated[str, Meta(pattern="^(text|json)$")] = "text"
+    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+
+
+class Settings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All settings."""
+
+    judges: Annotated[
+        tuple[str, ...],
+        Meta(description="KIND:URL, kinds proxywell, azenv, httpbin, ip; empty: public ones."),
+    ] = ()
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    sources: SourceSettings = field(default_factory=SourceSettings)
+    checking: CheckingSettings = field(default_factory=CheckingSettings)
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    refresh: RefreshSettings = field(default_factory=RefreshSettings)
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    log: LogSettings = field(default_factory=LogSettings)

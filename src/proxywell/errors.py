@@ -1,0 +1,51 @@
+"""The few errors that a caller is meant to catch, each with a stable code and the facts."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ProxywellError(Exception):
+    """Base of every error that proxywell raises on purpose.
+
+    The text is one sentence for a person: what is wrong, where, and what to do next.
+
+    Attributes:
+        code: Stable name for programs; never reused for another meaning.
+        exit_status: What the command line ends with: 1 when the surroundings failed
+            (disk, permissions, services, network), 2 for wrong use or wrong input.
+    """
+
+    code: ClassVar[str] = "proxywell"
+    exit_status: ClassVar[int] = 1
+
+
+class UsageError(ProxywellError):
+    """The call, a setting or an input that was named is wrong; nothing was started."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class SettingsError(UsageError):
+    """A setting is unknown, malformed, out of range or at odds with another one."""
+
+    code = "settings"
+
+
+class InputMissingError(UsageError):
+    """A file or list that was named is not there or cannot be read at all."""
+
+    code = "input_missing"
+
+
+class StateError(ProxywellError):
+    """The state directory or a store in it cannot be read or written."""
+
+    code = "state"
+
+
+class NoJudgeError(ProxywellError):
+    """No judge answers a direct request, so nothing can be said about any proxy."""
+
+    code = "no_judge"

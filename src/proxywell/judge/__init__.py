@@ -1,0 +1,1 @@
+"""The judge that we ship: signed answers about the request as it arrived."""

@@ -1,0 +1,1 @@
+"""The simulated fleet that we ship: lists, proxies and judges on loopback."""

@@ -1,0 +1,1 @@
+"""Remember members and choose among them."""

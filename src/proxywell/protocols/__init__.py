@@ -1,0 +1,1 @@
+"""Handshake machines: bytes in, one Step out. No socket, no clock."""

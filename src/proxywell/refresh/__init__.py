@@ -1,0 +1,1 @@
+"""One refresh job from plan to finalisation; the ledger is the truth."""

@@ -1,0 +1,1 @@
+"""Read public lists of proxies: bytes in, candidates out."""

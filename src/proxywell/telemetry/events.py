@@ -1,0 +1,52 @@
+"""The event catalogue: every remark that the program makes, typed; also its documentation.
+
+An event is a frozen dataclass with a dotted ``name``, a ``level`` and facts. The first line of
+its docstring is what a person reads, with ``{field}`` filled in. Credentials never enter an
+event: pass ``endpoint.netloc``, not its URL.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+_LOG = logging.getLogger("proxywell")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of every event."""
+
+    name: ClassVar[str]
+    level: ClassVar[int] = logging.INFO
+
+    def facts(self) -> dict[str, Any]:
+        """The event's fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def sentence(self) -> str:
+        """What a person reads: the docstring's first line, filled in."""
+        first_line = (type(self).__doc__ or self.name).partition("\n")[0]
+        return first_line.format_map(self.facts())
+
+
+def emit(event: Event) -> None:
+    """Hand the event to logging, where text or JSON is made of it if anyone listens."""
+    if _LOG.isEnabledFor(event.level):
+        _LOG.log(event.level, "%s", event.name, extra={"event": event})
+
+
+# --- sources
+
+
+# --- checking and judges
+
+
+# --- refresh
+
+
+# --- pool
+
+
+# --- lab
