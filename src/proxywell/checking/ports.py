@@ -125,6 +125,22 @@ class Panel(Port):
         """Monotonic instant since when no judge answers us directly; None while one does."""
         ...
 
+    def well_at_s(self) -> float | None:
+        """Monotonic instant of the last direct request that a judge answered; None if none."""
+        ...
+
+    def control_latency_s(self) -> float | None:
+        """How long the latest direct request took, whole answer included; None if unknown."""
+        ...
+
+    def doubt(self) -> None:
+        """Ask for a direct control request soon; cheap, and harmless however often it is called.
+
+        The checker calls it when probes fail at the judge and nothing shows that the judge is
+        well; the panel decides how often it really asks.
+        """
+        ...
+
 
 class ProbeResult(Struct, frozen=True, gc=False):
     """One protocol tried on one candidate.
