@@ -1,0 +1,1 @@
+"""Measurements, each with a record: ``python -m benchmarks [NAME…]``."""
