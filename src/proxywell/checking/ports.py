@@ -34,6 +34,23 @@ class Answer(Struct, frozen=True):
     leftover: bytes = b""
 
 
+class Baseline(Struct, frozen=True):
+    """What the direct path to a judge adds, so that it is not held against a proxy.
+
+    A load balancer in front of the judge, or a forwarding device on our side, adds headers to
+    direct requests as well.
+
+    Attributes:
+        fixed: Added names (lower case) and values that direct requests share; the address
+            that the judge saw is written as ``{peer}``.
+        volatile: Added names (lower case) whose value changes from one direct request to the
+            next.
+    """
+
+    fixed: tuple[tuple[str, str], ...] = ()
+    volatile: frozenset[str] = frozenset()
+
+
 class Sighting(Struct, frozen=True):
     """What a judge saw of one request: the answer after it was believed.
 
@@ -43,6 +60,8 @@ class Sighting(Struct, frozen=True):
         http_version: "1.1" or "1.0" as it arrived; None if the judge does not tell.
         trust: Signed or not.
         inside_tls: True if the proxy could not have touched the headers.
+        sent: What was sent, to be compared with ``headers``.
+        baseline: What this judge sees added without any proxy.
     """
 
     exit_ip: str
@@ -50,6 +69,8 @@ class Sighting(Struct, frozen=True):
     http_version: str | None
     trust: JudgeTrust
     inside_tls: bool = False
+    sent: tuple[tuple[str, str], ...] = ()
+    baseline: Baseline = Baseline()
 
 
 class JudgeRequest(Port):
@@ -139,6 +160,9 @@ class Panel(Port):
         The checker calls it when probes fail at the judge and nothing shows that the judge is
         well; the panel decides how often it really asks.
         """
+
+    async def still_well(self, judge: str) -> bool:
+        """Whether the judge (``KIND:URL``) answers us directly now, or did a moment ago."""
         ...
 
 
@@ -188,33 +212,6 @@ class Stream(Port):
         ...
 
 
-class Subject(Port):
-    """A candidate that passed stage 1, as an inspection sees it."""
-
-    @property
-    def candidate(self) -> Candidate:
-        """Whom it is about."""
-        ...
-
-    @property
-    def first(self) -> ProbeResult:
-        """The stage 1 probe that passed."""
-        ...
-
-    @property
-    def panel(self) -> Panel:
-        """The judges."""
-        ...
-
-    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeResult:
-        """One more plain request through the proxy, on the reactor."""
-        ...
-
-    async def tunnel(self, protocol: Protocol, host: str, port: int) -> Stream | FailureKind:
-        """A tunnel to the host through the proxy, with the checker's time-outs."""
-        ...
-
-
 class Finding(Struct, frozen=True, kw_only=True):
     """What one inspection found; every field but ``step`` only says what it knows.
 
@@ -236,6 +233,41 @@ class Finding(Struct, frozen=True, kw_only=True):
     intercepts_tls: bool | None = None
 
 
+Examined: TypeAlias = tuple[Finding, ...]
+
+
+class Subject(Port):
+    """A candidate that passed stage 1, as an inspection sees it."""
+
+    @property
+    def candidate(self) -> Candidate:
+        """Whom it is about."""
+        ...
+
+    @property
+    def first(self) -> ProbeResult:
+        """The stage 1 probe that passed."""
+        ...
+
+    @property
+    def panel(self) -> Panel:
+        """The judges."""
+        ...
+
+    @property
+    def examined(self) -> Examined:
+        """What earlier inspections of this check found, in their order."""
+        ...
+
+    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeResult:
+        """One more plain request through the proxy, on the reactor."""
+        ...
+
+    async def tunnel(self, protocol: Protocol, host: str, port: int) -> Stream | FailureKind:
+        """A tunnel to the host through the proxy, with the checker's time-outs."""
+        ...
+
+
 class Inspection(Port):
     """One check of stage 2."""
 
@@ -247,6 +279,3 @@ class Inspection(Port):
     async def inspect(self, subject: Subject) -> Finding:
         """Examine; never raises on the proxy's or the judge's doing."""
         ...
-
-
-Examined: TypeAlias = tuple[Finding, ...]

@@ -45,6 +45,7 @@ class CheckStep(Struct, frozen=True, omit_defaults=True, gc=False):
         reason: Why it is not passed; a FailureKind's text where one fits.
         target: What was asked, without secrets.
         took_ms: How long it took; None when it did not run.
+        detail: What was found, in a few words; None when there is nothing to add.
     """
 
     name: str
@@ -52,6 +53,7 @@ class CheckStep(Struct, frozen=True, omit_defaults=True, gc=False):
     reason: str | None = None
     target: str | None = None
     took_ms: float | None = None
+    detail: str | None = None
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
