@@ -16,22 +16,9 @@ from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Protocol
 from proxywell.model.failure import FailureKind
 from proxywell.model.verdict import Anonymity, CheckStep, JudgeTrust
+from proxywell.protocols.http import HttpAnswer
 
-
-class Answer(Struct, frozen=True):
-    """One whole HTTP answer within its limits.
-
-    Attributes:
-        status: 100 to 599.
-        headers: Names and values as they came, in order.
-        body: Undone of its transfer coding, never of a content coding.
-        leftover: Bytes behind the answer; more than none is a second answer or junk.
-    """
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-    leftover: bytes = b""
+Answer: TypeAlias = HttpAnswer  # one whole HTTP answer within its limits
 
 
 class Baseline(Struct, frozen=True):
