@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -49,3 +50,20 @@ class NoJudgeError(ProxywellError):
     """No judge answers a direct request, so nothing can be said about any proxy."""
 
     code = "no_judge"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Say which known name was probably meant, as the tail of an error's sentence.
+
+    Args:
+        name: What was given.
+        known: All names that exist.
+
+    Returns:
+        ``"; did you mean X?"``, or nothing when no name is near.
+    """
+    import difflib  # noqa: PLC0415 - only needed once something is wrong
+
+    by_fold = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(name.casefold(), by_fold, n=1, cutoff=0.6)
+    return f"; did you mean {by_fold[near[0]]}?" if near else ""

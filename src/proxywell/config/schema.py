@@ -1,17 +1,24 @@
-"""Every setting with its unit, range, default and reason. One class per section."""
+"""Every setting with its unit, range, default and reason. One class per section.
+
+A field's annotation carries its range and its description; ``docs/reference/config.md``, the
+command line's help and the sentences of ``SettingsError`` are made of them.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-Seconds = Annotated[float, Meta(gt=0, le=86_400 * 30)]
-Count = Annotated[int, Meta(ge=1)]
+DAY_S = 86_400.0
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of every section: frozen, and an unknown name is an error."""
+    """Base of every section: frozen, and an unknown name is an error.
+
+    A cross-check is a ``__post_init__`` that raises ValueError with a sentence that names the
+    fields it is about.
+    """
 
 
 class NetworkSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,54 +44,89 @@ class SourceSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
         Meta(description="Paths or URLs that replace the catalogue; empty: the catalogue."),
     ] = ()
     wire_max_bytes: Annotated[
-        int, Meta(ge=1_000, description="Most bytes of one list as sent.")
+        int, Meta(ge=1_000, le=2**30, description="Most bytes of one list as sent.")
     ] = 8 * 2**20
     body_max_bytes: Annotated[
-        int, Meta(ge=1_000, description="Most bytes of one list after its content coding.")
+        int,
+        Meta(ge=1_000, le=2**30, description="Most bytes of one list after its content coding."),
     ] = 32 * 2**20
     expansion_max_ratio: Annotated[
-        int, Meta(ge=2, description="Most bytes that one compressed byte may become.")
+        int, Meta(ge=2, le=10_000, description="Most bytes that one compressed byte may become.")
     ] = 100
-    total_s: Annotated[float, Meta(gt=0, le=600, description="Longest read of one list.")] = 20.0
+    total_s: Annotated[
+        float, Meta(gt=0, le=600, description="Longest read of one list, in seconds.")
+    ] = 20.0
     redirects_max: Annotated[
         int, Meta(ge=0, le=10, description="Redirects followed, each vetted anew.")
     ] = 3
     parallel: Annotated[int, Meta(ge=1, le=64, description="Lists read at one time.")] = 8
     per_source_max: Annotated[
-        int, Meta(ge=1, description="Most candidates taken from one source.")
+        int, Meta(ge=1, le=10_000_000, description="Most candidates taken from one source.")
     ] = 250_000
     per_address_max: Annotated[
-        int, Meta(ge=1, description="Most candidates of one address from one source.")
+        int, Meta(ge=1, le=65_535, description="Most candidates of one address from one source.")
     ] = 64
     per_network_max: Annotated[
-        int, Meta(ge=1, description="Most candidates of a /24 (IPv6: /48) from one source.")
+        int,
+        Meta(
+            ge=1,
+            le=10_000_000,
+            description="Most candidates of a /24 (IPv6: /48) from one source.",
+        ),
     ] = 1024
     allow_host_names: Annotated[
         bool, Meta(description="Take names, not only addresses; vetted when resolved.")
     ] = False
     min_interval_s: Annotated[
-        float, Meta(ge=0, description="A list is not asked again sooner than this.")
+        float,
+        Meta(ge=0, le=30 * DAY_S, description="Seconds before the same list is asked again."),
     ] = 900.0
 
 
 class CheckingSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How candidates are checked. Soft: may be deferred when others wait; hard: ends."""
 
-    connect_soft_s: Annotated[float, Meta(gt=0, le=600)] = 1.5
-    connect_hard_s: Annotated[float, Meta(gt=0, le=600)] = 8.0
-    answer_soft_s: Annotated[float, Meta(gt=0, le=600)] = 8.0
-    answer_hard_s: Annotated[float, Meta(gt=0, le=600)] = 30.0
+    connect_soft_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=600,
+            description="Seconds to connect; past them a probe may lose its socket to one that "
+            "waits, and gets a patient second chance.",
+        ),
+    ] = 1.5
+    connect_hard_s: Annotated[
+        float, Meta(gt=0, le=600, description="Seconds to connect; past them the probe has failed.")
+    ] = 8.0
+    answer_soft_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=600,
+            description="Seconds from connected to the judge's whole answer; past them a probe "
+            "may be deferred.",
+        ),
+    ] = 8.0
+    answer_hard_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=600,
+            description="Seconds from connected to the judge's whole answer; past them the probe "
+            "has failed.",
+        ),
+    ] = 30.0
     max_sockets: Annotated[
         int, Meta(ge=1, le=100_000, description="Most sockets open at one time, per process.")
     ] = 2_000
     source_address: Annotated[
-        str | None, Meta(description="Local address to connect from; None: the system's choice.")
+        str | None, Meta(description="Local address to connect from; none: the system's choice.")
     ] = None
     backend: Annotated[
-        str, Meta(pattern="^(auto|epoll|selectors)$", description="How sockets are watched.")
+        Literal["auto", "epoll", "selectors"], Meta(description="How sockets are watched.")
     ] = "auto"
     judge_answer_max_bytes: Annotated[
-        int, Meta(ge=1_000, description="Longest judge's answer that is read.")
+        int, Meta(ge=1_000, le=2**20, description="Longest judge's answer that is read, in bytes.")
     ] = 16_384
 
     def __post_init__(self) -> None:
@@ -102,13 +144,14 @@ class JudgeSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Meta(description="Ed25519 keys of our judges, base64; current and next."),
     ] = ()
     clock_skew_s: Annotated[
-        float, Meta(gt=0, le=600, description="How far a signed time may be from ours.")
+        float,
+        Meta(gt=0, le=600, description="Seconds by which a signed time may differ from ours."),
     ] = 30.0
     public_rate_per_s: Annotated[
         float, Meta(gt=0, le=1_000, description="Requests a second to one public judge.")
     ] = 1.0
     control_s: Annotated[
-        float, Meta(gt=0, le=600, description="A judge is asked directly this often.")
+        float, Meta(gt=0, le=600, description="Seconds between direct requests to a judge.")
     ] = 10.0
     ca_file: Annotated[
         str | None, Meta(description="Certificates that vouch for https judges, in PEM.")
@@ -118,56 +161,94 @@ class JudgeSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class RefreshSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a refresh job is cut, leased and bounded."""
 
-    lease_s: Annotated[float, Meta(gt=0, description="Then a silent worker loses its chunk.")] = 5.0
-    beat_s: Annotated[float, Meta(gt=0, description="How often a worker says that it lives.")] = (
-        1.25
-    )
+    lease_s: Annotated[
+        float,
+        Meta(gt=0, le=3_600, description="Seconds of silence after which a worker loses a chunk."),
+    ] = 5.0
+    beat_s: Annotated[
+        float, Meta(gt=0, le=1_200, description="Seconds between two signs of life of a worker.")
+    ] = 1.25
     chunk_size: Annotated[
-        int | None,
-        Meta(ge=1, le=100_000, description="Candidates in a chunk; None: 100 to 2000 by size."),
+        Annotated[int, Meta(ge=1, le=100_000)] | None,
+        Meta(description="Candidates in a chunk; none: 100 to 2000, by the plan."),
     ] = None
     time_per_chunk_s: Annotated[
-        float, Meta(gt=0, description="Of the deadline's floor, per chunk and round.")
+        float,
+        Meta(gt=0, le=DAY_S, description="Seconds of the deadline's floor, per chunk and round."),
     ] = 90.0
-    floor_workers: Annotated[int, Meta(ge=1, description="Workers in the floor's formula.")] = 8
-    floor_factor: Annotated[float, Meta(ge=1, description="Allowance in the formula.")] = 1.5
-    floor_min_s: Annotated[float, Meta(gt=0, description="The floor is never below.")] = 600.0
-    cap_factor: Annotated[float, Meta(ge=1, description="Cap = floor times this.")] = 4.0
-    min_count: Annotated[int, Meta(ge=1, description="Working proxies that make a job usable.")] = (
-        10
-    )
-    shift_s: Annotated[float, Meta(gt=0, description="A shift claims chunks for so long.")] = 120.0
-    attempt_hard_s: Annotated[float, Meta(gt=0, description="Longest attempt at a chunk.")] = 300.0
-    attempts_max: Annotated[int, Meta(ge=1, description="Attempts at a chunk, all causes.")] = 8
+    floor_workers: Annotated[
+        int, Meta(ge=1, le=10_000, description="Workers in the formula of the deadline's floor.")
+    ] = 8
+    floor_factor: Annotated[
+        float, Meta(ge=1, le=100, description="Allowance in the formula of the deadline's floor.")
+    ] = 1.5
+    floor_min_s: Annotated[
+        float, Meta(gt=0, le=DAY_S, description="Seconds below which the floor never is.")
+    ] = 600.0
+    cap_factor: Annotated[
+        float, Meta(ge=1, le=100, description="The deadline never passes the floor times this.")
+    ] = 4.0
+    min_count: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="Working proxies that make a job usable.")
+    ] = 10
+    shift_s: Annotated[
+        float,
+        Meta(gt=0, le=DAY_S, description="Seconds for which a shift goes on claiming chunks."),
+    ] = 120.0
+    attempt_hard_s: Annotated[
+        float, Meta(gt=0, le=DAY_S, description="Longest attempt at a chunk, in seconds.")
+    ] = 300.0
+    attempts_max: Annotated[
+        int, Meta(ge=1, le=100, description="Attempts at a chunk, whatever ended them.")
+    ] = 8
     stalled_s: Annotated[
-        float, Meta(gt=0, description="Ready chunks and nobody alive for so long: stalled.")
+        float,
+        Meta(
+            gt=0,
+            le=DAY_S,
+            description="Seconds with chunks to do and no live worker: then a job is stalled.",
+        ),
     ] = 30.0
 
     def __post_init__(self) -> None:
         if self.beat_s * 3 > self.lease_s:
-            raise ValueError("lease_s must cover three beats, or one lost packet costs a chunk")
+            raise ValueError("lease_s must cover three of beat_s, or one lost packet costs a chunk")
+        if self.attempt_hard_s <= self.lease_s:
+            raise ValueError("attempt_hard_s must be above lease_s, or every attempt is cut short")
+        if self.stalled_s <= self.lease_s:
+            raise ValueError("stalled_s must be above lease_s, or a rescue looks like a standstill")
 
 
 class PoolSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What the pool keeps."""
 
     fresh_s: Annotated[
-        float, Meta(gt=0, description="A member that passed within this is fresh.")
+        float,
+        Meta(gt=0, le=30 * DAY_S, description="Seconds for which a member that passed is fresh."),
     ] = 1800.0
-    keep_checks_s: Annotated[float, Meta(gt=0, description="How long single checks are kept.")] = (
-        30 * 86_400.0
-    )
+    keep_checks_s: Annotated[
+        float, Meta(gt=0, le=3_650 * DAY_S, description="Seconds for which single checks are kept.")
+    ] = 30 * DAY_S
     geo_file: Annotated[
         str | None, Meta(description="A country or city database in MMDB form.")
     ] = None
     asn_file: Annotated[str | None, Meta(description="An ASN database in MMDB form.")] = None
 
+    def __post_init__(self) -> None:
+        if self.keep_checks_s < self.fresh_s:
+            raise ValueError("keep_checks_s must cover fresh_s, or fresh members lose their proof")
+
 
 class LogSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is said on stderr."""
 
-    format: Annotated[str, Meta(pattern="^(text|json)$")] = "text"
-    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    format: Annotated[
+        Literal["text", "json"], Meta(description="Short lines for people, or JSON lines.")
+    ] = "text"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The least important remarks that are still shown."),
+    ] = "info"
 
 
 class Settings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
