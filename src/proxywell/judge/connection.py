@@ -159,7 +159,8 @@ class JudgeConnection(asyncio.Protocol):
         """Take one header line, as it is written."""
         if len(self._headers) >= self._desk.limits.headers_max:
             raise _TooMuchError(431)
-        self._headers.append((name.decode("latin-1"), (value or b"").decode("latin-1")))
+        value = (value or b"").strip(b" \t")  # not part of it: RFC 9110, section 5.5
+        self._headers.append((name.decode("latin-1"), value.decode("latin-1")))
 
     def on_headers_complete(self) -> None:
         """The head is whole; a body is counted and thrown away."""
