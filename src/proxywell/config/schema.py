@@ -233,6 +233,34 @@ class PoolSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         str | None, Meta(description="A country or city database in MMDB form.")
     ] = None
     asn_file: Annotated[str | None, Meta(description="An ASN database in MMDB form.")] = None
+    rejected_max: Annotated[
+        int,
+        Meta(ge=0, description="Endpoints that never worked whose last verdict is remembered."),
+    ] = 300_000
+    half_life_s: Annotated[
+        float, Meta(gt=0, description="After this long a check counts half in the score, seconds.")
+    ] = 21_600.0
+    prior_strength: Annotated[
+        float, Meta(gt=0, description="How many checks the expectation of a newcomer is worth.")
+    ] = 3.0
+    relax_s: Annotated[
+        float,
+        Meta(gt=0, description="The last check fades into the record this fast, seconds."),
+    ] = 360.0
+    relax_connect_s: Annotated[
+        float, Meta(gt=0, description="The same for members that are used by CONNECT, seconds.")
+    ] = 1200.0
+    horizon_s: Annotated[
+        float,
+        Meta(ge=0, description="The score looks this far ahead: one round of checks, seconds."),
+    ] = 480.0
+    caution: Annotated[
+        float,
+        Meta(ge=0, le=3, description="Standard deviations taken off the score of a short record."),
+    ] = 0.7
+    speed_scale_ms: Annotated[
+        float, Meta(gt=0, description="A member with this latency scores half, milliseconds.")
+    ] = 5000.0
 
     def __post_init__(self) -> None:
         if self.keep_checks_s < self.fresh_s:

@@ -49,4 +49,14 @@ def emit(event: Event) -> None:
 # --- pool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolDatabaseIgnored(Event):
+    """{file} is ignored as a database of countries or networks: {reason}."""
+
+    name = "pool.database_ignored"
+    level = logging.WARNING
+    file: str
+    reason: str
+
+
 # --- lab
