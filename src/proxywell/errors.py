@@ -46,6 +46,18 @@ class StateError(ProxywellError):
     code = "state"
 
 
+class UnknownJobError(UsageError):
+    """A refresh job that was named is not in the state directory."""
+
+    code = "unknown_job"
+
+
+class LedgerBusyError(StateError):
+    """The ledger stayed locked for too long; the step was not done and may be repeated."""
+
+    code = "ledger_busy"
+
+
 class NoJudgeError(ProxywellError):
     """No judge answers a direct request, so nothing can be said about any proxy."""
 

@@ -199,7 +199,21 @@ class RefreshSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=
         float, Meta(gt=0, le=DAY_S, description="Longest attempt at a chunk, in seconds.")
     ] = 300.0
     attempts_max: Annotated[
-        int, Meta(ge=1, le=100, description="Attempts at a chunk, whatever ended them.")
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="Attempts at a chunk; those lost with their node do not count.",
+        ),
+    ] = 8
+    errors_max: Annotated[
+        int, Meta(ge=1, le=100, description="Errors a chunk may raise before it is given up.")
+    ] = 2
+    blames_max: Annotated[
+        int, Meta(ge=1, le=100, description="Workers a chunk may kill before it is split.")
+    ] = 2
+    split_parts: Annotated[
+        int, Meta(ge=2, le=64, description="Parts of a chunk that killed its workers.")
     ] = 8
     stalled_s: Annotated[
         float,

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from proxywell.model.candidate import Candidate
-from proxywell.model.report import PoolChange
+from proxywell.model.report import GivenUpWhy, PoolChange
 from proxywell.model.verdict import Verdict
+from proxywell.refresh.books import (
+    NOTHING,
+    Beat,
+    BeatAnswer,
+    Claim,
+    FinAnswer,
+    JobRow,
+    Lease,
+    LedgerEvent,
+    NoClaim,
+    Part,
+    Settled,
+    SubmitAnswer,
+    Terms,
+    Tick,
+    Worker,
+)
+from proxywell.refresh.spans import Spans
 
 
 class Running(Protocol):
@@ -54,4 +74,200 @@ class VerdictSink(Protocol):
 
     def sealed(self, job_id: str, epoch: int) -> PoolChange | None:
         """The change that was sealed; None if it was not."""
+        ...
+
+
+class NewJob(Struct, frozen=True):
+    """What creates a job.
+
+    Attributes:
+        job_id: Chosen by the caller.
+        items: How many items; the blocks must cover 0 to ``items`` in order, without a gap.
+        terms: What is agreed.
+        spec: The caller's own, kept as it is.
+        created_at_s: Seconds since the epoch, for people.
+        epoch: 1, or one more than that of a job whose store was lost.
+    """
+
+    job_id: str
+    items: int
+    terms: Terms
+    spec: bytes
+    created_at_s: float
+    epoch: int = 1
+
+
+class Block(Struct, frozen=True):
+    """Items ``lo`` to ``hi`` (half-open) and their candidates, opaque; becomes one chunk."""
+
+    lo: int
+    hi: int
+    body: bytes
+
+
+class Ledger(Protocol):
+    """The books of refresh jobs in one home; every method is one atomic step.
+
+    A home brings its own clock. One object belongs to one thread; any number of objects, in
+    any number of processes, may have the same home open. Calls about a job that is not there
+    raise UnknownJobError, those that cannot reach or write the home a StateError; waiting for
+    a lock ends after two seconds with LedgerBusyError, after which the call may be repeated:
+    every step may be.
+    """
+
+    def create(self, job: NewJob, blocks: Iterable[Block]) -> bool:
+        """Write the items in stages, then the line that makes the job exist.
+
+        Returns:
+            False, and nothing was changed, if the job is there with this epoch or a later one.
+        """
+        ...
+
+    def claim(self, job_id: str, worker: Worker, token: str) -> Claim | NoClaim:
+        """See ``ChunkRules.claim``."""
+        ...
+
+    def blocks(self, job_id: str, spans: Spans) -> list[Block]:
+        """The blocks that hold these items, rising."""
+        ...
+
+    def beat(self, job_id: str, worker: Worker, beats: Sequence[Beat]) -> list[BeatAnswer]:
+        """See ``ChunkRules.beat``."""
+        ...
+
+    def submit(
+        self,
+        job_id: str,
+        chunk_id: int,
+        token: str,
+        epoch: int,
+        settled: Settled,
+        *,
+        deferred: Spans = (),
+        error: str | None = None,
+    ) -> SubmitAnswer:
+        """See ``ChunkRules.submit``."""
+        ...
+
+    def release(
+        self, job_id: str, chunk_id: int, token: str, settled: Settled = NOTHING
+    ) -> BeatAnswer:
+        """See ``ChunkRules.release``."""
+        ...
+
+    def tick(self, job_id: str) -> Tick:
+        """See ``LedgerRules.tick``."""
+        ...
+
+    def expire(self, job_id: str, held: Sequence[tuple[int, str]]) -> int:
+        """See ``LedgerRules.expire``."""
+        ...
+
+    def cancel(
+        self, job_id: str, items_why: GivenUpWhy, why: str, detail: str | None = None
+    ) -> bool:
+        """See ``LedgerRules.cancel``."""
+        ...
+
+    def fin_claim(self, job_id: str, token: str) -> FinAnswer:
+        """See ``LedgerRules.fin_claim``."""
+        ...
+
+    def fin_beat(self, job_id: str, token: str) -> FinAnswer:
+        """See ``LedgerRules.fin_beat``."""
+        ...
+
+    def fin_fail(self, job_id: str, token: str, error: str) -> FinAnswer:
+        """See ``LedgerRules.fin_fail``."""
+        ...
+
+    def fin_commit(self, job_id: str, token: str, summary: bytes) -> FinAnswer:
+        """See ``LedgerRules.fin_commit``; the summary is kept in the same step."""
+        ...
+
+    def status(self, job_id: str) -> JobRow:
+        """The line as it stands; changes nothing."""
+        ...
+
+    def spec(self, job_id: str) -> bytes:
+        """What the caller gave at creation."""
+        ...
+
+    def summary(self, job_id: str) -> bytes | None:
+        """What ``fin_commit`` kept; None before."""
+        ...
+
+    def leases(self, job_id: str) -> list[Lease]:
+        """All running attempts."""
+        ...
+
+    def parts(self, job_id: str, after: int, limit: int) -> list[Part]:
+        """Verdicts behind sequence number ``after``, in order, at most ``limit`` of them."""
+        ...
+
+    def events(self, job_id: str, after: int, limit: int) -> list[LedgerEvent]:
+        """Events behind sequence number ``after``, in order, at most ``limit`` of them."""
+        ...
+
+    def jobs(self) -> list[JobRow]:
+        """All jobs, newest first."""
+        ...
+
+    def node_beat(self, node: str, job_id: str, *, term_s: float, draining: bool = False) -> None:
+        """Say that a main lives, for ``term_s`` from now; ``job_id`` empty: for all jobs."""
+        ...
+
+    def node_gone(self, node: str) -> None:
+        """Forget a main that ended or is known to be gone."""
+        ...
+
+    def nodes(self, job_id: str) -> frozenset[str]:
+        """Mains that live, for this job."""
+        ...
+
+    def sweep(self, now_s: float) -> None:
+        """Drop what is past keeping, in short steps.
+
+        Items and verdicts go an hour after the job was finalised, those of a job that nobody
+        collected seven days after it was created, its line after thirty days.
+
+        Args:
+            now_s: Seconds since the epoch.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the home; works twice."""
+        ...
+
+
+class Bell(Protocol):
+    """Somebody to wake, and a way to be woken. Losing or doubling a ring is harmless."""
+
+    def ring(self) -> None:
+        """Wake whoever listens; never waits, never raises."""
+        ...
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when rung, or after the time; sometimes earlier."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening; works twice."""
+        ...
+
+
+class Engine(Protocol):
+    """What carries chunks to workers."""
+
+    def start(self) -> None:
+        """Begin to work on the job; returns at once, works twice."""
+        ...
+
+    def ring(self, bells: int) -> None:
+        """Say that there may be work."""
+        ...
+
+    def stop(self) -> None:
+        """Drain: report what is ready, release the rest. Ends within its stated time."""
         ...

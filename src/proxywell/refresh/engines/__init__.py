@@ -1,0 +1,1 @@
+"""How doorbells reach workers."""

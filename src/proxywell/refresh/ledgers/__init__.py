@@ -1,0 +1,1 @@
+"""Homes of the books: the same rules, kept in memory, in SQLite, or elsewhere."""

@@ -1,0 +1,183 @@
+"""A home that runs the pure rules: it only knows how to open the books for one atomic step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from enum import Enum, auto
+from typing import ClassVar
+
+from proxywell.model.report import GivenUpWhy
+from proxywell.refresh.books import (
+    NOTHING,
+    Beat,
+    BeatAnswer,
+    ChunkRow,
+    ChunkState,
+    Claim,
+    FinAnswer,
+    JobRow,
+    JobState,
+    NoClaim,
+    Settled,
+    SubmitAnswer,
+    Tick,
+    Worker,
+)
+from proxywell.refresh.closing import LedgerRules
+from proxywell.refresh.ports import Block, NewJob
+from proxywell.refresh.spans import Spans
+
+BODIES_KEPT_S = 3_600.0  # after finalisation: the pool has them
+UNCOLLECTED_KEPT_S = 7 * 86_400.0
+LINE_KEPT_S = 30 * 86_400.0
+
+
+class Keep(Enum):
+    """What of a job is still kept."""
+
+    ALL = auto()
+    LINE = auto()  # items and verdicts may go, the figures stay
+    NOTHING = auto()
+
+
+def keep(job: JobRow, *, now_s: float, clock_s: float) -> Keep:
+    """Say what of a job is past keeping.
+
+    Args:
+        job: Its line.
+        now_s: Seconds since the epoch.
+        clock_s: The ledger's own clock, on which the line's instants are.
+    """
+    age_s = now_s - job.created_at_s
+    if job.state is not JobState.DONE:
+        return Keep.NOTHING if age_s > UNCOLLECTED_KEPT_S else Keep.ALL
+    if age_s > LINE_KEPT_S:
+        return Keep.NOTHING
+    done_s = clock_s - (job.finalised_s or clock_s)
+    return Keep.LINE if done_s > BODIES_KEPT_S or age_s > UNCOLLECTED_KEPT_S else Keep.ALL
+
+
+class RuledLedger(ABC):
+    """The steps of the port ``Ledger``, each as one rule on opened books."""
+
+    rules: ClassVar[type[LedgerRules]] = LedgerRules
+
+    @abstractmethod
+    def _step(self, job_id: str) -> AbstractContextManager[LedgerRules]:
+        """Open the books of a job for one step, and write back what the rule changed.
+
+        All or nothing: if the block raises, nothing was changed.
+        """
+
+    @abstractmethod
+    def nodes(self, job_id: str) -> frozenset[str]:
+        """Mains that live, for this job."""
+
+    @abstractmethod
+    def _is_draining(self, node: str) -> bool:
+        """Whether this main is leaving."""
+
+    @abstractmethod
+    def _keep_summary(self, job_id: str, summary: bytes) -> None:
+        """Keep it in the step that is open."""
+
+    def claim(self, job_id: str, worker: Worker, token: str) -> Claim | NoClaim:
+        """See ``ChunkRules.claim``."""
+        with self._step(job_id) as rules:
+            return rules.claim(worker, token)
+
+    def beat(self, job_id: str, worker: Worker, beats: Sequence[Beat]) -> list[BeatAnswer]:
+        """See ``ChunkRules.beat``."""
+        with self._step(job_id) as rules:
+            return rules.beat(beats, draining=self._is_draining(worker.node))
+
+    def submit(
+        self,
+        job_id: str,
+        chunk_id: int,
+        token: str,
+        epoch: int,
+        settled: Settled,
+        *,
+        deferred: Spans = (),
+        error: str | None = None,
+    ) -> SubmitAnswer:
+        """See ``ChunkRules.submit``."""
+        with self._step(job_id) as rules:
+            return rules.submit(chunk_id, token, epoch, settled, deferred=deferred, error=error)
+
+    def release(
+        self, job_id: str, chunk_id: int, token: str, settled: Settled = NOTHING
+    ) -> BeatAnswer:
+        """See ``ChunkRules.release``."""
+        with self._step(job_id) as rules:
+            return rules.release(chunk_id, token, settled)
+
+    def tick(self, job_id: str) -> Tick:
+        """See ``LedgerRules.tick``."""
+        with self._step(job_id) as rules:
+            alive = self.nodes(job_id)
+            ring = rules.tick(alive)
+            return Tick(deepcopy(rules.job), ring, len(alive), rules.stalled())
+
+    def expire(self, job_id: str, held: Sequence[tuple[int, str]]) -> int:
+        """See ``LedgerRules.expire``."""
+        with self._step(job_id) as rules:
+            return rules.expire(held, self.nodes(job_id))
+
+    def cancel(
+        self, job_id: str, items_why: GivenUpWhy, why: str, detail: str | None = None
+    ) -> bool:
+        """See ``LedgerRules.cancel``."""
+        with self._step(job_id) as rules:
+            return rules.cancel(items_why, why, detail)
+
+    def fin_claim(self, job_id: str, token: str) -> FinAnswer:
+        """See ``LedgerRules.fin_claim``."""
+        with self._step(job_id) as rules:
+            return rules.fin_claim(token)
+
+    def fin_beat(self, job_id: str, token: str) -> FinAnswer:
+        """See ``LedgerRules.fin_beat``."""
+        with self._step(job_id) as rules:
+            return rules.fin_beat(token)
+
+    def fin_fail(self, job_id: str, token: str, error: str) -> FinAnswer:
+        """See ``LedgerRules.fin_fail``."""
+        with self._step(job_id) as rules:
+            return rules.fin_fail(token, error)
+
+    def fin_commit(self, job_id: str, token: str, summary: bytes) -> FinAnswer:
+        """See ``LedgerRules.fin_commit``; the summary is kept in the same step."""
+        with self._step(job_id) as rules:
+            answer = rules.fin_commit(token)
+            if answer is FinAnswer.OK:
+                self._keep_summary(job_id, summary)
+            return answer
+
+
+def new_line(job: NewJob, chunks: int, now_s: float) -> JobRow:
+    """The line of a job whose chunks are all ready."""
+    return JobRow(
+        job_id=job.job_id,
+        terms=job.terms,
+        items=job.items,
+        created_s=now_s,
+        created_at_s=job.created_at_s,
+        deadline_s=now_s + min(job.terms.floor_s, job.terms.cap_s),
+        cap_s=now_s + job.terms.cap_s,
+        epoch=job.epoch,
+        state=JobState.OPEN,
+        ready=chunks,
+        chunks=chunks,
+        next_chunk=chunks,
+        peak_since_s=now_s,
+    )
+
+
+def first_chunk(number: int, block: Block) -> ChunkRow:
+    """The chunk that a block becomes; claimed in the order of the plan."""
+    return ChunkRow(number, ChunkState.READY, (block.lo, block.hi), place=block.lo)
