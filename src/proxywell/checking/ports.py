@@ -147,6 +147,7 @@ class Panel(Port):
         The checker calls it when probes fail at the judge and nothing shows that the judge is
         well; the panel decides how often it really asks.
         """
+        ...
 
     async def still_well(self, judge: str) -> bool:
         """Whether the judge (``KIND:URL``) answers us directly now, or did a moment ago."""

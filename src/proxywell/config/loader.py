@@ -88,7 +88,8 @@ def load(
     Args:
         config_file: A TOML file that must be there; None: ``./proxywell.toml``, then the one
             in the user's config directory, then none.
-        overrides: Values by ``section.field`` that win over everything else.
+        overrides: Values by ``section.field`` that win over everything else; a text may stand
+            for a number, as it may in the environment.
         environ: The environment; of it ``PROXYWELL_SECTION__FIELD`` is used, and for secrets
             ``PROXYWELL_SECTION__FIELD_FILE``.
         flags: Under which flag an override was given, by ``section.field``, for messages.
@@ -143,7 +144,7 @@ def gather(
         origin = Origin(OriginKind.FLAG, flags.get(path, path))
         if path not in table:
             raise SettingsError(f"{origin}: no setting {path}{suggestion(path, table)}")
-        given[path] = Given(value, origin)
+        given[path] = Given(value, origin, lax=isinstance(value, str))
     return given
 
 

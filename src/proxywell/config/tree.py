@@ -23,6 +23,7 @@ class FieldSpec(msgspec.Struct, frozen=True):
         default: A fresh default.
         secret: True if it must never be shown.
         many: True if it is a list; in the environment its entries are separated by commas.
+        placeholder: What stands for its value in the command line's help.
     """
 
     path: str
@@ -31,6 +32,7 @@ class FieldSpec(msgspec.Struct, frozen=True):
     default: Any
     secret: bool
     many: bool
+    placeholder: str
 
     @property
     def variable(self) -> str:
@@ -85,6 +87,7 @@ def _fields(struct: type[msgspec.Struct], prefix: str) -> Iterator[FieldSpec]:
             default=default,
             secret=Secret in cores,
             many=any(typing.get_origin(core) is tuple for core in cores),
+            placeholder=_placeholder(cores),
         )
 
 
@@ -96,6 +99,13 @@ def _cores(annotation: Any) -> set[Any]:
     if arguments and type(None) in arguments:
         return {core for argument in arguments for core in _cores(argument)}
     return {annotation}
+
+
+def _placeholder(cores: set[Any]) -> str:
+    choices = [core for core in cores if typing.get_origin(core) is typing.Literal]
+    if choices:
+        return "|".join(typing.get_args(choices[0]))
+    return "N" if cores & {int, float} else "TEXT"
 
 
 def _description(annotation: Any) -> str:

@@ -173,11 +173,15 @@ class AnswerReader:
     Args:
         limits: How much is taken.
         head_only: The request was HEAD: the answer ends with its head.
+
+    Attributes:
+        in_body: True once the final head is whole: silence from here on is a stalled body.
     """
 
     __slots__ = (
         "_body",
         "_chunk_left",
+        "_ends_with_the_stream",
         "_fields",
         "_finished",
         "_head",
@@ -186,6 +190,7 @@ class AnswerReader:
         "_length",
         "_limits",
         "_stage",
+        "in_body",
     )
 
     def __init__(self, limits: HttpLimits = DEFAULT_LIMITS, *, head_only: bool = False) -> None:
@@ -197,19 +202,16 @@ class AnswerReader:
         self._body = bytearray()  # of chunks; a body of known length stays where it came in
         self._length = 0
         self._chunk_left = 0
+        self._ends_with_the_stream = False
+        self.in_body = False
         # A plain function, not a bound method: that would be a cycle for the collector.
-        self._stage: _Stage = AnswerReader._read_status
+        self._stage: _Stage = type(self)._read_status
         self._finished = False
 
     @property
     def status(self) -> int | None:
         """The status of the latest head, interim ones included; None before the first."""
         return self._head.status
-
-    @property
-    def in_body(self) -> bool:
-        """True once the final head is whole: silence from here on is a stalled body."""
-        return self._stage not in {AnswerReader._read_status, AnswerReader._read_fields}
 
     def receive(self, data: bytes) -> Reading:
         """Take bytes of the answer, say what is next; never raises on them."""
@@ -230,7 +232,7 @@ class AnswerReader:
         """Say what the end of the stream means: a body without a length ends with it."""
         assert not self._finished, "a finished answer was told of the end"
         self._finished = True
-        if self._stage is AnswerReader._read_to_the_end:
+        if self._ends_with_the_stream:
             return self._answered(bytes(self._head.got[self._head.at :]), leftover=b"")
         return self._head.refused(FailureKind.EOF_EARLY)
 
@@ -242,7 +244,7 @@ class AnswerReader:
             self._interims += 1
             if status == SWITCHING_PROTOCOLS or self._interims > self._limits.interim_max:
                 return self._head.refused(FailureKind.BAD_HTTP)
-        self._stage = AnswerReader._read_fields
+        self._stage = type(self)._read_fields
         return None
 
     def _read_fields(self) -> Reading | None:
@@ -265,22 +267,24 @@ class AnswerReader:
         assert status is not None, "a head ended before its status line"
         if status < 200:
             self._fields = []
-            self._stage = AnswerReader._read_status
+            self._stage = type(self)._read_status
             return None
+        self.in_body = True
         framing = _framing(self._fields)
         if isinstance(framing, FailureKind):
             return self._head.refused(framing)
         if self._head_only or status in {_NO_CONTENT, _NOT_MODIFIED}:
             framing = 0
         if framing == _CHUNKED:
-            self._stage = AnswerReader._read_chunk_line
+            self._stage = type(self)._read_chunk_line
         elif framing == _UNTIL_THE_END:
-            self._stage = AnswerReader._read_to_the_end
+            self._ends_with_the_stream = True
+            self._stage = type(self)._read_to_the_end
         elif framing > self._limits.body_max_bytes:
             return self._head.refused(FailureKind.BODY_TOO_LARGE)
         else:
             self._length = framing
-            self._stage = AnswerReader._read_length
+            self._stage = type(self)._read_length
         return None
 
     def _read_length(self) -> Reading | None:
@@ -309,7 +313,7 @@ class AnswerReader:
         if len(self._body) + self._chunk_left > self._limits.body_max_bytes:
             return head.refused(FailureKind.BODY_TOO_LARGE)
         last = self._chunk_left == 0
-        self._stage = AnswerReader._read_trailers if last else AnswerReader._read_chunk
+        self._stage = type(self)._read_trailers if last else type(self)._read_chunk
         return None
 
     def _read_chunk(self) -> Reading | None:
@@ -324,7 +328,7 @@ class AnswerReader:
         if end != b"\r\n":
             return _MORE if b"\r\n".startswith(end) else head.refused(FailureKind.BAD_HTTP)
         head.at += 2
-        self._stage = AnswerReader._read_chunk_line
+        self._stage = type(self)._read_chunk_line
         return None
 
     def _read_trailers(self) -> Reading | None:

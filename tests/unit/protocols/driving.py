@@ -6,7 +6,7 @@ asserts the ones that hold for every input and returns what the others are about
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -110,3 +110,27 @@ def assert_cuts_do_not_matter(make: Maker, data: bytes, places: Sequence[int]) -
         whole = feed(make, [data], end=end)
         assert feed(make, cut_at(data, places), end=end) == whole
         assert feed(make, in_single_bytes(data), end=end) == whole
+
+
+def kept_bytes(machine: object) -> int:
+    """All bytes that a machine holds on to, wherever it keeps them."""
+    if isinstance(machine, (bytes, bytearray)):
+        return len(machine)
+    if isinstance(machine, (list, tuple)):
+        return sum(kept_bytes(part) for part in machine)
+    if not type(machine).__module__.startswith(("proxywell.protocols", "tests.")):
+        return 0
+    slots = [name for kind in type(machine).__mro__ for name in getattr(kind, "__slots__", ())]
+    return sum(kept_bytes(getattr(machine, name)) for name in slots)
+
+
+def most_kept_bytes(make: Maker, blocks: Iterable[bytes]) -> int:
+    """The most that the machine held while it was fed, beyond what it was born with."""
+    machine: Feeding = make()
+    born_with = most = kept_bytes(machine)
+    for block in blocks:
+        done = not isinstance(machine.receive(block), NeedMore)
+        most = max(most, kept_bytes(machine))
+        if done:
+            return most - born_with
+    raise AssertionError("fed to the last block without a no: nothing bounds it")
