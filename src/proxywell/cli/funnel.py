@@ -1,0 +1,226 @@
+"""A refresh job's report in words: where candidates were lost, and what that says to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Final
+
+from proxywell.model.failure import Blame, FailureKind
+from proxywell.model.report import Outcome, RefreshReport, RefusalReason
+
+TOP_REASONS: Final = 4
+LISTED_TWICE: Final = "listed more than once"
+LEFT_OUT: Final = "left out by a limit"
+
+
+class Stage(Enum):
+    """The narrowings of the funnel; the text names what is left behind each."""
+
+    UNIQUE = "unique"
+    ALLOWED = "allowed"
+    REACHABLE = "reachable"
+    SPEAKS = "speaks a proxy protocol"
+    TRUTHFUL = "answers the judge truthfully"
+    USABLE = "usable"
+
+
+_SPOKE_NO_PROTOCOL = (
+    FailureKind.RESET, FailureKind.EOF_EARLY, FailureKind.HANDSHAKE_TIMEOUT,
+    FailureKind.NOT_THIS_PROTOCOL, FailureKind.SOCKS_BAD_REPLY, FailureKind.BAD_HTTP,
+    FailureKind.HEADER_TOO_LARGE,
+)  # fmt: skip
+_NEVER_CONNECTED = (
+    FailureKind.DNS, FailureKind.CONNECT_TIMEOUT, FailureKind.CONNECT_REFUSED,
+    FailureKind.UNREACHABLE,
+)  # fmt: skip
+_FAILED_LATER = (
+    FailureKind.NOT_A_PROXY, FailureKind.FIRST_REQUEST_ONLY, FailureKind.TLS_UNTRUSTED,
+    FailureKind.TLS_NAME, FailureKind.TLS_EXPIRED, FailureKind.TLS_ALERT,
+)  # fmt: skip
+
+_OF_THE_PLAN = (Stage.USABLE, Stage.TRUTHFUL, Stage.SPEAKS, Stage.REACHABLE)
+
+# Where a candidate with this failure is lost. What the judge or we are to blame for is
+# settled for nobody, so it is lost before anything was learnt; the rest failed at the judge.
+LOST_AT: Final[Mapping[FailureKind, Stage]] = {
+    kind: Stage.SPEAKS if kind in _SPOKE_NO_PROTOCOL
+    else Stage.USABLE if kind in _FAILED_LATER
+    else Stage.REACHABLE if kind in _NEVER_CONNECTED or kind.blame is not Blame.PROXY
+    else Stage.TRUTHFUL
+    for kind in FailureKind
+}  # fmt: skip
+
+_ADVICE: Final[Mapping[str, str]] = {
+    "nothing read": "No list gave an entry: see the errors of the sources above, or name a list "
+    "with --source.",
+    RefusalReason.PRIVATE_ADDRESS.value: "Most entries are private or loopback addresses; if "
+    "that is your own network, allow them with --allow-private.",
+    RefusalReason.MALFORMED.value: "Most entries have no form that is known; look at some with "
+    "`proxywell sources test FILE`.",
+    RefusalReason.HOST_NAME.value: "Most entries are host names; allow them with "
+    "sources.allow_host_names.",
+    RefusalReason.SERVICE_PORT.value: "Most entries name ports of mail, databases or remote "
+    "shells; allow them with network.allow_service_ports.",
+    RefusalReason.CREDENTIALS.value: "Most entries carry credentials, which lists from the net "
+    "may not; save the list and name the file.",
+    FailureKind.CONNECT_TIMEOUT.value: "Most candidates never answered a connection, as old "
+    "lists do; if it is all of them, this machine may not be allowed out to those ports.",
+    FailureKind.CONNECT_REFUSED.value: "Most candidates refused the connection: these lists are "
+    "old; try others, or refresh more often.",
+    FailureKind.UNREACHABLE.value: "Most candidates cannot be routed to; check this machine's "
+    "own line with `proxywell doctor`.",
+    FailureKind.JUDGE_UNWELL.value: "The judge did not answer us directly either, so nothing "
+    "was learnt about most candidates; choose another one with --judge.",
+    FailureKind.LOCAL_FAULT.value: "This machine ran short (files, ports, routes); "
+    "`proxywell doctor` says of what, or use fewer sockets with --max-sockets.",
+    FailureKind.INTERNAL.value: "A bug of ours kept most candidates from being checked; please "
+    "report it with the output of --debug.",
+    FailureKind.AUTH_REQUIRED.value: "Most proxies that answered want a user and a password.",
+    FailureKind.WRONG_ANSWER.value: "Most answers were not the judge's but pages of their own: "
+    "web servers and login pages, not proxies.",
+    FailureKind.JUDGE_BAD_SIGNATURE.value: "Most answers were not signed by the judge; if it is "
+    "all of them, check judge.public_keys.",
+    FailureKind.NOT_A_PROXY.value: "Requests arrived from our own address: these are no proxies, "
+    "or judge and proxies are on this machine (see checking.source_address).",
+    "given up (deadline)": "The time ran out; give more with --deadline-s, or more at once with "
+    "--max-sockets and --workers.",
+    "given up (poison)": "Some candidates end the worker that checks them; please report which.",
+    "given up (error)": "Workers failed at most chunks; their remarks above say why.",
+}
+
+
+def narrowings(report: RefreshReport) -> list[tuple[Stage, int, Counter[str]]]:
+    """Say what is left behind each stage, and how many were lost to which reason.
+
+    The counts are worked out from the end: usable is what works, and each stage before has
+    what was lost behind it as well. So every candidate of the plan stands in exactly one place.
+
+    Args:
+        report: Of a job, open or closed.
+
+    Returns:
+        Stage, what is left, and the losses by reason, from unique to usable.
+    """
+    lost: dict[Stage, Counter[str]] = {stage: Counter() for stage in Stage}
+    candidates, items = report.candidates, report.items
+    for reason, count in candidates.refused.items():
+        stage = Stage.UNIQUE if reason == RefusalReason.MALFORMED else Stage.ALLOWED
+        lost[stage][reason] += count
+    twice = candidates.read - candidates.unique - lost[Stage.UNIQUE].total()
+    lost[Stage.UNIQUE][LISTED_TWICE] = max(0, twice)
+    left_out = candidates.unique - candidates.planned - lost[Stage.ALLOWED].total()
+    lost[Stage.ALLOWED][LEFT_OUT] = max(0, left_out)
+    for why, count in items.given_up_why.items():
+        lost[Stage.REACHABLE][f"given up ({why})"] += count
+    lost[Stage.REACHABLE]["not checked yet"] += items.pending
+    stages = {kind.value: stage for kind, stage in LOST_AT.items()}
+    for name, count in report.verdicts.by_failure.items():
+        lost[stages.get(name, Stage.TRUTHFUL)][name] += count
+    placed = sum(lost[stage].total() for stage in _OF_THE_PLAN) + report.verdicts.working
+    lost[Stage.REACHABLE]["for no reason told"] = max(0, items.planned - placed)
+    left = report.verdicts.working
+    behind: list[tuple[Stage, int, Counter[str]]] = []
+    for stage in _OF_THE_PLAN:
+        behind.append((stage, left, lost[stage]))
+        left += lost[stage].total()
+    behind.append((Stage.ALLOWED, items.planned, lost[Stage.ALLOWED]))
+    behind.append((Stage.UNIQUE, candidates.unique, lost[Stage.UNIQUE]))
+    return behind[::-1]
+
+
+def in_words(report: RefreshReport) -> str:
+    """Tell a report: outcome, funnel with the top reasons, what works, pool, advice."""
+    parts = [_headline(report), "\n".join(_funnel(report)), "\n".join(_details(report))]
+    parts.append(advice(report) or "")
+    return "\n\n".join(part for part in parts if part)
+
+
+def advice(report: RefreshReport) -> str | None:
+    """Answer "why is my pool empty?" by the reason that cost most candidates.
+
+    Returns:
+        One or two sentences; None while the job runs, or when proxies were found and what was
+        lost is the way of public lists.
+    """
+    if report.outcome is None:
+        return None
+    if report.candidates.read == 0 and report.items.planned == 0:
+        return _ADVICE["nothing read"]
+    causes: Counter[str] = Counter()
+    for _, _, lost in narrowings(report):
+        causes.update({why: count for why, count in lost.items() if why in _ADVICE})
+    if not causes or causes.most_common(1)[0][1] == 0:
+        return None
+    dominant = causes.most_common(1)[0][0]
+    return _ADVICE[dominant] if report.verdicts.working == 0 or dominant in _MENDABLE else None
+
+
+_MENDABLE: Final = frozenset(
+    {
+        RefusalReason.PRIVATE_ADDRESS.value, FailureKind.JUDGE_UNWELL.value,
+        FailureKind.LOCAL_FAULT.value, FailureKind.INTERNAL.value,
+        "given up (deadline)", "given up (poison)", "given up (error)",
+    }
+)  # fmt: skip
+
+_OUTCOME_WORDS: Final[Mapping[Outcome, str]] = {
+    Outcome.COMPLETE: "complete: every candidate was checked",
+    Outcome.USABLE: "usable: enough proxies work",
+    Outcome.PARTIAL: "partly done: some candidates were given up",
+    Outcome.STALLED: "stalled: nobody worked on it any more",
+    Outcome.TIMED_OUT: "out of time: the bound was met",
+    Outcome.CANCELLED: "cancelled",
+    Outcome.FAILED: "failed",
+}
+
+
+def _headline(report: RefreshReport) -> str:
+    how = "running" if report.outcome is None else _OUTCOME_WORDS[report.outcome]
+    because = f" ({report.reason})" if report.reason else ""
+    took = "" if report.timing_s.total is None else f", {report.timing_s.total:.1f} s"
+    return f"Refresh job {report.job_id}: {how}{because}{took}"
+
+
+def _funnel(report: RefreshReport) -> Iterator[str]:
+    yield _row("read", report.candidates.read, "")
+    for stage, left, lost in narrowings(report):
+        top = [(why, count) for why, count in lost.most_common(TOP_REASONS) if count]
+        rest = lost.total() - sum(count for _, count in top)
+        reasons = [f"{why.replace('_', ' ')} {count:,}" for why, count in top]
+        if rest > 0:
+            reasons.append(f"others {rest:,}")
+        yield _row(stage.value, left, ", ".join(reasons))
+
+
+def _row(name: str, left: int, lost: str) -> str:
+    return f"  {name:<28} {left:>9,}{'   lost: ' + lost if lost else ''}"
+
+
+def _details(report: RefreshReport) -> Iterator[str]:
+    verdicts, timing, pool, chunks = (
+        report.verdicts, report.timing_s, report.pool, report.chunks
+    )  # fmt: skip
+    for name, counts in (("protocols", verdicts.by_protocol), ("anonymity", verdicts.by_anonymity)):
+        shown = ", ".join(f"{word} {count:,}" for word, count in Counter(counts).most_common())
+        if shown:
+            yield f"  {name:<10} {shown}"
+    moments = {
+        "first working": timing.first_working, "usable": timing.usable, "closed": timing.closed,
+        "finalised": timing.finalised,
+    }  # fmt: skip
+    told = [f"{name} {at_s:.1f} s" for name, at_s in moments.items() if at_s is not None]
+    if told:
+        yield f"  {'after':<10} {', '.join(told)} (bound {report.deadline.in_force_s:.0f} s)"
+    yield (
+        f"  {'chunks':<10} {chunks.done:,} of {chunks.planned:,} done, {chunks.given_up:,} given "
+        f"up, {chunks.rescued:,} rescued, {chunks.split:,} split"
+    )
+    yield (
+        f"  {'pool':<10} {pool.before:,} before, {pool.after:,} after: "
+        f"+{pool.added:,} -{pool.dropped:,}"
+    )
+    for source in report.sources:
+        if source.error is not None:
+            yield f"  source {source.source}: {source.error}"

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxywell.cli.funnel import LOST_AT, Stage, advice, in_words, narrowings
+from proxywell.model.failure import FailureKind
+from proxywell.model.report import (
+    CandidateCounts,
+    ChunkCounts,
+    DeadlineFigures,
+    GivenUpWhy,
+    ItemCounts,
+    Outcome,
+    PoolChange,
+    RefreshReport,
+    RefusalReason,
+    SourceReport,
+    Timing,
+    VerdictCounts,
+)
+
+
+def partly_done() -> RefreshReport:
+    return RefreshReport(
+        job_id="7f3a",
+        outcome=Outcome.PARTIAL,
+        sources=[
+            SourceReport("lists/a", 20_000, 19_000),
+            SourceReport("lists/b", error="answered 404"),
+        ],
+        candidates=CandidateCounts(
+            read=20_000,
+            unique=19_000,
+            refused={"malformed": 200, "private_address": 300, "service_port": 100},
+            planned=18_600,
+        ),
+        items=ItemCounts(
+            planned=18_600,
+            checked=18_000,
+            given_up=600,
+            given_up_why={GivenUpWhy.DEADLINE: 580, GivenUpWhy.POISON: 20},
+        ),
+        chunks=ChunkCounts(planned=40, done=38, given_up=2, rescued=1, split=3, attempts=44),
+        verdicts=VerdictCounts(
+            working=900,
+            not_working=17_080,
+            inconclusive=20,
+            by_failure={
+                "connect_timeout": 12_000,
+                "connect_refused": 3_000,
+                "unreachable": 100,
+                "dns": 5,
+                "local_fault": 20,
+                "not_this_protocol": 700,
+                "reset": 300,
+                "auth_required": 400,
+                "wrong_answer": 500,
+                "tampered": 5,
+                "first_request_only": 70,
+            },
+            by_protocol={"socks5": 600, "http": 300},
+            by_anonymity={"elite": 700, "transparent": 200},
+        ),
+        timing_s=Timing(read=1.0, first_working=1.9, usable=3.2, closed=40.0, total=41.26),
+        deadline=DeadlineFigures(600, 600, 2_400),
+        pool=PoolChange(10, 905, 900, 5),
+    )
+
+
+GOLDEN = """\
+Refresh job 7f3a: partly done: some candidates were given up, 41.3 s
+
+  read                            20,000
+  unique                          19,000   lost: listed more than once 800, malformed 200
+  allowed                         18,600   lost: private address 300, service port 100
+  reachable                        2,875   lost: connect timeout 12,000, connect refused 3,000, \
+given up (deadline) 580, unreachable 100, others 45
+  speaks a proxy protocol          1,875   lost: not this protocol 700, reset 300
+  answers the judge truthfully       970   lost: wrong answer 500, auth required 400, tampered 5
+  usable                             900   lost: first request only 70
+
+  protocols  socks5 600, http 300
+  anonymity  elite 700, transparent 200
+  after      first working 1.9 s, usable 3.2 s, closed 40.0 s (bound 600 s)
+  chunks     38 of 40 done, 2 given up, 1 rescued, 3 split
+  pool       10 before, 905 after: +900 -5
+  source lists/b: answered 404"""
+
+
+def test_a_report_reads_as_a_funnel_with_the_top_reasons() -> None:
+    assert in_words(partly_done()) == GOLDEN
+
+
+def of(
+    *, read: int = 100, outcome: Outcome | None = Outcome.COMPLETE, working: int = 0,
+    refused: dict[str, int] | None = None, failed: dict[str, int] | None = None,
+    given_up: dict[GivenUpWhy, int] | None = None,
+) -> RefreshReport:  # fmt: skip
+    planned = read - sum((refused or {}).values())
+    return RefreshReport(
+        job_id="j",
+        outcome=outcome,
+        candidates=CandidateCounts(read, read, refused or {}, planned),
+        items=ItemCounts(planned=planned, given_up_why=given_up or {}),
+        verdicts=VerdictCounts(working=working, by_failure=failed or {}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        (of(read=0), "name a list with --source"),
+        (of(refused={"private_address": 100}), "--allow-private"),
+        (of(refused={"malformed": 90, "private_address": 10}), "proxywell sources test FILE"),
+        (of(failed={"connect_timeout": 90, "connect_refused": 10}), "never answered a connection"),
+        (of(failed={"judge_unwell": 100}), "choose another one with --judge"),
+        (of(failed={"local_fault": 60, "connect_timeout": 40}), "--max-sockets"),
+        (of(failed={"not_a_proxy": 100}), "from our own address"),
+        (of(given_up={GivenUpWhy.DEADLINE: 100}), "--deadline-s"),
+        (of(working=10, given_up={GivenUpWhy.DEADLINE: 90}), "--deadline-s"),
+    ],
+)
+def test_an_empty_pool_is_answered_by_the_dominant_reason(report: RefreshReport, said: str) -> None:
+    answer = advice(report)
+    assert answer is not None
+    assert said in answer
+    assert in_words(report).endswith(answer)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        of(working=5, failed={"connect_timeout": 95}),
+        of(outcome=None, failed={"connect_timeout": 95}),
+        of(working=100),
+    ],
+)
+def test_no_advice_is_given_where_nothing_is_amiss(report: RefreshReport) -> None:
+    assert advice(report) is None
+
+
+def test_a_running_job_says_what_is_still_open() -> None:
+    report = of(outcome=None, working=5, failed={"connect_timeout": 35})
+    report.items.pending = 60
+    assert "Refresh job j: running" in in_words(report)
+    assert "not checked yet 60, connect timeout 35" in in_words(report)
+
+
+counts = st.integers(0, 10**6)
+
+
+@st.composite
+def balanced(draw: st.DrawFn) -> RefreshReport:
+    """Any report that keeps the contract's equations."""
+    failed = draw(st.dictionaries(st.sampled_from([kind.value for kind in FailureKind]), counts))
+    given_up = draw(st.dictionaries(st.sampled_from(list(GivenUpWhy)), counts))
+    refused = draw(
+        st.dictionaries(st.sampled_from([reason.value for reason in RefusalReason]), counts)
+    )
+    working, pending, twice = draw(counts), draw(counts), draw(counts)
+    planned = sum(failed.values()) + sum(given_up.values()) + working + pending
+    later = sum(count for why, count in refused.items() if why != RefusalReason.MALFORMED)
+    unique = planned + later
+    read = unique + refused.get("malformed", 0) + twice
+    return RefreshReport(
+        job_id="j",
+        candidates=CandidateCounts(read, unique, refused, planned),
+        items=ItemCounts(planned=planned, given_up_why=given_up, pending=pending),
+        verdicts=VerdictCounts(working=working, by_failure=failed),
+    )
+
+
+@given(balanced())
+def test_every_entry_is_left_or_lost_exactly_once(report: RefreshReport) -> None:
+    before = report.candidates.read
+    for _, left, lost in narrowings(report):
+        assert before == left + lost.total()
+        before = left
+    assert before == report.verdicts.working
+
+
+def test_every_failure_has_its_stage() -> None:
+    assert set(LOST_AT) == set(FailureKind)
+    assert LOST_AT[FailureKind.JUDGE_UNWELL] is Stage.REACHABLE
+    assert LOST_AT[FailureKind.JUDGE_BAD_SIGNATURE] is Stage.TRUTHFUL
+    assert LOST_AT[FailureKind.FIRST_REQUEST_ONLY] is Stage.USABLE
+
+
+def test_a_failure_that_this_version_does_not_know_is_still_counted() -> None:
+    report = of(failed={"from_the_future": 100})
+    assert narrowings(report)[-2][2] == {"from_the_future": 100}
