@@ -84,7 +84,7 @@ def azenv_page(body: bytes) -> Page | None:
             version = _version(value)
     if len(peers) != 1 or "" in peers:
         return None
-    return Page(peers.pop(), tuple(headers), version, tuple(targets))
+    return Page(peers.pop(), tuple(headers) or None, version, tuple(targets))
 
 
 def httpbin_page(body: bytes) -> Page | None:

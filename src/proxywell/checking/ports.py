@@ -42,7 +42,8 @@ class Sighting(Struct, frozen=True):
     """What a judge saw of one request: the answer after it was believed.
 
     Attributes:
-        exit_ip: Canonical text of the address that the judge saw.
+        exit_ip: Canonical text of the address that the judge saw; empty if it cannot know it
+            (httpbin shows what a proxy claims in its place).
         headers: What arrived, in order where the judge tells it; None if it does not tell.
         http_version: "1.1" or "1.0" as it arrived; None if the judge does not tell.
         trust: Signed or not.

@@ -34,6 +34,10 @@ class NetworkSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=
     allow_service_ports: Annotated[
         bool, Meta(description="Also ports of mail, databases and remote shells.")
     ] = False
+    own_addresses: Annotated[
+        tuple[str, ...],
+        Meta(description="Addresses of ours that no judge sees; a proxy that shows one leaks."),
+    ] = ()
 
 
 class SourceSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -156,6 +160,13 @@ class JudgeSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ca_file: Annotated[
         str | None, Meta(description="Certificates that vouch for https judges, in PEM.")
     ] = None
+    spki_pins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="SHA-256 of the public keys that our https judges may show, base64; "
+            "current and next; empty: any that is vouched for."
+        ),
+    ] = ()
 
 
 class RefreshSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

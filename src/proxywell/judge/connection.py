@@ -8,6 +8,7 @@ from email.utils import formatdate
 from enum import Enum
 from ipaddress import ip_address
 from typing import Protocol as Port
+from typing import cast
 
 import httptools
 from msgspec import Struct
@@ -86,6 +87,7 @@ class JudgeConnection(asyncio.Protocol):
         "_peer_port",
         "_phase",
         "_requests",
+        "_stalled",
         "_taken_bytes",
         "_target",
         "_transport",
@@ -97,16 +99,17 @@ class JudgeConnection(asyncio.Protocol):
         self._desk = desk
         self._parser = httptools.HttpRequestParser(self)
         self._requests = 0
+        self._stalled = False
         self._start_message()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note who it is; refuse politely when the house is full."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports have the methods without being of the class
+        self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         if peer is None:  # gone already
             self._peer_ip, self._peer_port = "", 0
-            transport.abort()
+            self._transport.abort()
             return
         self._peer_ip, self._peer_port = _canonical(peer[0]), peer[1]
         desk = self._desk
@@ -138,18 +141,20 @@ class JudgeConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not take its answers: hear no more of it until it does."""
         self._transport.pause_reading()
+        self._stalled = True
         self.deadline_s = time.monotonic() + self._desk.limits.stall_s
 
     def resume_writing(self) -> None:
         """It took them."""
         self._transport.resume_reading()
-        self.deadline_s = time.monotonic() + self._desk.limits.idle_s
+        self._stalled = False
+        self._allow(self._desk.limits.idle_s)
 
     def on_message_begin(self) -> None:
         """A request begins."""
         self._start_message()
         self._phase = _Phase.HEAD
-        self.deadline_s = time.monotonic() + self._desk.limits.head_s
+        self._allow(self._desk.limits.head_s)
 
     def on_url(self, target: bytes) -> None:
         """Take a part of the request's target."""
@@ -174,7 +179,7 @@ class JudgeConnection(asyncio.Protocol):
         self._requests += 1
         self._desk.served += 1
         limits = self._desk.limits
-        self.deadline_s = time.monotonic() + limits.idle_s
+        self._allow(limits.idle_s)
         keep = (
             self._parser.should_keep_alive()
             and self._requests < limits.requests_max
@@ -263,6 +268,10 @@ class JudgeConnection(asyncio.Protocol):
     def _refuse(self, status: int) -> None:
         if not self._transport.is_closing():
             self._answer(status, b"text/plain", b"", keep=False, head_only=False)
+
+    def _allow(self, period_s: float) -> None:
+        if not self._stalled:  # what came before it stalled is still being answered
+            self.deadline_s = time.monotonic() + period_s
 
     def _start_message(self) -> None:
         self._target = bytearray()

@@ -43,6 +43,33 @@ def emit(event: Event) -> None:
 # --- checking and judges
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeUnwell(Event):
+    """Judge {judge} does not answer a direct request ({said}); nothing is held against proxies."""
+
+    name = "checking.judge_unwell"
+    level = logging.WARNING
+    judge: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeWell(Event):
+    """Judge {judge} answers again."""
+
+    name = "checking.judge_well"
+    judge: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeKeyLearnt(Event):
+    """Judge {judge} signs with {public_key}; put it into judge.public_keys to insist on it."""
+
+    name = "checking.judge_key_learnt"
+    judge: str
+    public_key: str
+
+
 # --- refresh
 
 

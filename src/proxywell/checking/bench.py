@@ -1,0 +1,187 @@
+"""One judge at work: how it is met, asked directly, and how well it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol as Port
+
+from proxywell.checking.anonymity import learn_baseline
+from proxywell.checking.control import Control, ControlLine, addresses_of, ask_directly
+from proxywell.checking.exit_ip import canonical_ip, is_public
+from proxywell.checking.health import Health, TokenBucket
+from proxywell.checking.judge import Judge, JudgeKind
+from proxywell.checking.pages import repeats
+from proxywell.checking.ports import Baseline
+from proxywell.checking.wire import Verifier, key_in
+from proxywell.model.clock import Clock
+from proxywell.telemetry.events import JudgeKeyLearnt, JudgeUnwell, JudgeWell, emit
+
+TIMEOUT_S = 5.0  # of one direct request, and of resolving a name
+
+
+class AddressGuard(Port):
+    """What is needed of ``net.guard.Guard``."""
+
+    def refusal(self, host: str, port: int) -> object | None:
+        """Why a canonical address may not be dialled; None if it may."""
+        ...
+
+
+class Bench:
+    """One judge with its health and its allowance.
+
+    Attributes:
+        judge: What was learnt about it.
+        health: As its direct requests show it.
+        bucket: How often it may be asked; None: as often as one likes (ours, and private ones).
+        said: What it said or did when it last failed.
+    """
+
+    def __init__(
+        self,
+        judge: Judge,
+        *,
+        guard: AddressGuard,
+        line: ControlLine,
+        clock: Clock,
+        public_rate_per_s: float,
+        saw: Callable[[str, float], None],
+    ) -> None:
+        """Take a judge; nothing is asked yet.
+
+        Args:
+            judge: Whom.
+            guard: Says which of its addresses may be dialled.
+            line: How direct requests leave.
+            clock: For health and latency.
+            public_rate_per_s: Its allowance if it turns out to be a public one of others.
+            saw: Told the address of ours that it saw (empty if it cannot know) and the seconds
+                that the request took.
+        """
+        self.judge = judge
+        self.health = Health()
+        self.bucket: TokenBucket | None = None
+        self.said = "nothing yet"
+        self._guard, self._line, self._clock = guard, line, clock
+        self._public_rate_per_s = public_rate_per_s
+        self._saw = saw
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The judge as the user wrote it."""
+        return self.judge.spec.name
+
+    @property
+    def reaches_ipv6(self) -> bool:
+        """Whether it has an IPv6 address."""
+        return any(":" in ip for ip in self.judge.addresses)
+
+    async def meet(self) -> None:
+        """Resolve it, ask it over each family, and find out how it likes to be asked."""
+        judge = self.judge
+        await self.ask()
+        if not self.health.well and judge.addresses and judge.spec.kind is not JudgeKind.PROXYWELL:
+            judge.carries_nonce = False  # some pages know only their bare address
+            await self.ask()
+        if not self.health.well:
+            judge.carries_nonce = True
+            return
+        if judge.baseline is not None and judge.baseline.fixed:
+            await self.ask()  # twice, to see which values are the same each time
+        await self.ask_other_family()
+
+    async def ask(self) -> None:
+        """One direct request; whoever asks while one is under way waits for that one."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._control())
+            self._asking.add_done_callback(self._asked)
+        await asyncio.shield(self._asking)
+
+    async def ask_other_family(self) -> None:
+        """Learn our address of the other family, where the judge has one of that."""
+        first, *others = self.judge.addresses
+        other = next((ip for ip in others if (":" in ip) != (":" in first)), None)
+        if other is not None:
+            control = await self._exchange(other)
+            if control.page is not None:
+                self._saw(control.page.peer_ip, control.took_s)
+
+    async def close(self) -> None:
+        """Break off what is under way."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    def _asked(self, _: asyncio.Task[None]) -> None:
+        self._asking = None
+
+    async def _control(self) -> None:
+        was_well, ever_well = self.health.well, self.health.well_at_s is not None
+        if not self.judge.addresses and not await self._resolve():
+            self.health.failed(self._clock.monotonic_s())
+            return
+        control = await self._exchange(self.judge.addresses[0])
+        now_s = self._clock.monotonic_s()
+        if control.page is None:
+            self.said = control.said
+            self.health.failed(now_s, overloaded=control.overloaded)
+            if was_well and not self.health.well:
+                emit(JudgeUnwell(judge=self.name, said=control.said))
+            return
+        self.health.answered(now_s)
+        self._learn(control)
+        if ever_well and not was_well:
+            emit(JudgeWell(judge=self.name))
+
+    async def _resolve(self) -> bool:
+        spec = self.judge.spec
+        literal = canonical_ip(spec.host)
+        try:
+            found = (
+                (literal,)
+                if literal is not None
+                else await addresses_of(spec.host, spec.port, timeout_s=TIMEOUT_S)
+            )
+        except (OSError, UnicodeError) as error:
+            self.said = f"its name does not resolve ({str(error) or 'no answer'})"
+            return False
+        allowed = tuple(ip for ip in found if self._guard.refusal(ip, spec.port) is None)
+        if not allowed:
+            self.said = "its addresses are refused (--allow-private permits private ones)"
+            return False
+        self.judge.addresses = allowed
+        if spec.kind is not JudgeKind.PROXYWELL and is_public(allowed[0]):
+            self.bucket = TokenBucket(self._public_rate_per_s)
+        return True
+
+    async def _exchange(self, address: str) -> Control:
+        judge = self.judge
+        request = judge.request()
+        control = await ask_directly(
+            request, address, secure=judge.spec.secure, line=self._line, clock=self._clock
+        )
+        if control.page is not None and repeats(control.page.targets, request.nonce):
+            judge.repeats_nonce = True
+        unknown_key = judge.spec.kind is JudgeKind.PROXYWELL and judge.verifier is None
+        key = key_in(control.body) if unknown_key else None
+        if key is None:
+            return control
+        try:
+            judge.verifier = Verifier([key])
+        except ValueError:
+            return control
+        emit(JudgeKeyLearnt(judge=self.name, public_key=key))  # no proxy stood between
+        return await self._exchange(address)
+
+    def _learn(self, control: Control) -> None:
+        page, judge = control.page, self.judge
+        assert page is not None, "only answers teach"
+        if page.headers is not None:
+            judge.baseline = learn_baseline(
+                judge.baseline, judge.sent_headers, page.headers, peer_ip=page.peer_ip
+            )
+        elif judge.baseline is None:
+            judge.baseline = Baseline()
+        self._saw(page.peer_ip, control.took_s)
