@@ -142,7 +142,7 @@ def json_text(thing: Any, *, indent: int = -1) -> str:
 
 def cell(value: object) -> str:
     """One value as a person reads it; ``-`` for what is not known."""
-    if value is None or value in ("", ()):
+    if value is None or value in ("", (), []):
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
