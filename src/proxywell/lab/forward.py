@@ -52,7 +52,6 @@ class ProxyVisit(Visit):
         self._held: bytearray | None = bytearray()  # answers wait until they are due
         self._due = False
         self._target_ended = False
-        self._client_ended = False
 
     # --- what the channels say
 
@@ -75,7 +74,6 @@ class ProxyVisit(Visit):
     def ended(self, channel: Channel) -> None:
         """See channel.Owner."""
         if channel is self.client:
-            self._client_ended = True
             if self.target is None or (self._target_ended and self._held is None):
                 self.close()
             elif self.request is None:  # a forwarded request goes on without more from us
@@ -221,10 +219,7 @@ class ProxyVisit(Visit):
 
     def answer_ended(self) -> None:
         """The target sent FIN and everything has been passed on."""
-        if self.request is not None or self._client_ended:
-            self.close()
-        else:
-            self.client.end()
+        self.close()
 
     def reply(self, data: bytes) -> None:
         """Send to the client."""

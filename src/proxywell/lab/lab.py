@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ from proxywell.lab.profile import Profile
 from proxywell.lab.proxy import Proxy, Truth, truth_of
 from proxywell.lab.visit import Surroundings
 from proxywell.lab.watch import LoopWatch, Watch, watch_on
-from proxywell.lab.web import Reply, Site, serve_site
+from proxywell.lab.web import Reply, Site, WebListener, serve_tls
 from proxywell.model.endpoint import Protocol
 
 HOME = "127.0.0.1"  # judges, lists, truth and the site
@@ -281,12 +282,11 @@ class Lab:
             visit.close()
 
     async def _serve_sites(self, directory: Path) -> LabOffer:
-        tls = self._around.authority.server_context([HOME, JUDGE_NAME, SITE_NAME, "localhost"])
         v6 = [Listen("::1", 0)] if has_ipv6() else []
         judge = JudgeServer(
             http=[Listen(HOME, 0), Listen(HOME, 0), *v6],
             https=[Listen(HOME, 0)],
-            tls=tls,
+            tls=self._tls(),
             name="lab",
         )
         await self._closing.enter_async_context(judge)
@@ -297,7 +297,7 @@ class Lab:
             ("httpbin", sites.httpbin, "/get"),
             ("ip", sites.address, "/"),
         ):
-            judges.append(f"{kind}:http://{HOME}:{await self._serve(site)}{path}")
+            judges.append(f"{kind}:{self._serve(site)}{path}")
         for url in judges:
             host, _, port = url.split("//")[1].partition("/")[0].rpartition(":")
             self._around.judges.add((host, int(port)))
@@ -306,7 +306,7 @@ class Lab:
         for entry in lists:
             reply = Reply(entry.text.encode(), entry.kind)
             pages[f"/lists/{entry.name}".encode()] = lambda reply=reply: reply  # type: ignore[misc]  # a default pins it
-        base = f"http://{HOME}:{await self._serve(sites.documents(pages))}"
+        base = self._serve(sites.documents(pages))
         truth_file = directory / "truth.json"
         truth_file.write_bytes(msgspec.json.encode(self.truths()))
         return LabOffer(
@@ -321,20 +321,27 @@ class Lab:
             truth=f"{base}/truth",
             truth_file=str(truth_file),
             sites={
-                "http": f"http://{HOME}:{await self._serve(sites.library)}/",
-                "https": f"https://{HOME}:{await self._serve(sites.library, tls=True)}/",
+                "http": f"{self._serve(sites.library)}/",
+                "https": f"{await self._serve_tls(sites.library)}/",
                 "banner": f"tcp://{HOME}:{await self._serve_banner()}",
             },
             names=dict(self._around.names),
             counts=self._counts(),
         )
 
-    async def _serve(self, site: Site, *, tls: bool = False) -> int:
-        names = [HOME, JUDGE_NAME, SITE_NAME, "localhost"]
-        context = self._around.authority.server_context(names) if tls else None
-        server, port = await serve_site(site, HOME, context=context)
+    def _serve(self, site: Site) -> str:
+        listener = WebListener(self._around.watch, site, HOME)
+        self._closing.callback(listener.close)
+        return f"http://{HOME}:{listener.port}"
+
+    async def _serve_tls(self, site: Site) -> str:
+        server, port = await serve_tls(site, HOME, self._tls())
         self._closing.callback(server.close)
-        return port
+        return f"https://{HOME}:{port}"
+
+    def _tls(self) -> ssl.SSLContext:
+        names = [HOME, JUDGE_NAME, SITE_NAME, "localhost"]
+        return self._around.authority.server_context(names)
 
     async def _serve_banner(self) -> int:
         server = await asyncio.get_running_loop().create_server(sites.Greeter, HOME, 0)

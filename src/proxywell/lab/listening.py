@@ -11,7 +11,7 @@ import errno
 import resource
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from proxywell.errors import ProxywellError
 from proxywell.lab.proxy import Proxy
@@ -129,22 +129,16 @@ class Doors:
         )
 
     def _take_from(self, listener: socket.socket, port: int) -> None:
-        listener.setblocking(False)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit it
+        prepare_to_accept(listener)
 
         def take(_events: int) -> None:
-            for _ in range(ACCEPTS_PER_EVENT):
-                try:
-                    sock, address = listener.accept()
-                except OSError:  # nobody left, or out of descriptors: the rest waits
-                    return
-                sock.setblocking(False)
+            for sock, peer in accept_all(listener):
                 try:
                     host = sock.getsockname()[0]
                 except OSError:
                     sock.close()
                     continue
-                self._accepted(sock, (host, port), address[0])
+                self._accepted(sock, (host, port), peer)
 
         self._watch.add(listener.fileno(), take)
 
@@ -161,6 +155,32 @@ class Doors:
             except TimeoutError:
                 return
         raise LabError(f"port {port} cannot be made a black hole: it answers without end")
+
+
+def listen_on(host: str) -> socket.socket:
+    """Listen on a free port of one address, ready for ``accept_all``."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind((host, 0))
+    listener.listen(BACKLOG)
+    prepare_to_accept(listener)
+    return listener
+
+
+def prepare_to_accept(listener: socket.socket) -> None:
+    """Make a listener non-blocking; what it accepts sends small pieces at once."""
+    listener.setblocking(False)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit it
+
+
+def accept_all(listener: socket.socket) -> Iterator[tuple[socket.socket, str]]:
+    """The connections that wait, non-blocking, each with the client's address."""
+    for _ in range(ACCEPTS_PER_EVENT):
+        try:
+            sock, address = listener.accept()
+        except OSError:  # nobody left, or out of descriptors: the rest waits
+            return
+        sock.setblocking(False)
+        yield sock, address[0]
 
 
 def _kind(proxy: Proxy) -> str:

@@ -6,12 +6,15 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol as Port
 from typing import TypeAlias, cast
 
+from proxywell.lab.channel import Channel
 from proxywell.lab.fronts import Malformed, Request, read_request
+from proxywell.lab.listening import accept_all, listen_on
+from proxywell.lab.watch import Watch
 
 HEAD_MAX_BYTES = 32_768
-IDLE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,54 +37,100 @@ class Reply:
 Site: TypeAlias = Callable[[Request, str], Reply]  # a request, and the client's address
 
 
-class WebConnection(asyncio.Protocol):
-    """One client of a site; requests one after another until it asks to close."""
+class WebVisit:
+    """One client of a site; requests one after another until it asks to close.
+
+    An owner of a channel, or of anything that can ``send`` and ``close``.
+    """
+
+    def __init__(self, site: Site, peer: str) -> None:
+        self._site = site
+        self._peer = peer
+        self._got = bytearray()
+
+    def received(self, channel: Sink, data: bytes) -> None:
+        """See channel.Owner."""
+        self._got += data
+        while self._got:
+            try:
+                request = read_request(self._got)
+            except Malformed:
+                channel.send(_whole(Reply(status="400 Bad Request"), last=True, bodiless=False))
+                channel.close()
+                return
+            if request is None:
+                if len(self._got) > HEAD_MAX_BYTES:
+                    channel.close()
+                return
+            del self._got[: request.used_bytes]
+            last = request.version == b"HTTP/1.0" or _asks_to_close(request)
+            reply = self._site(request, self._peer)
+            channel.send(_whole(reply, last=last, bodiless=request.method == b"HEAD"))
+            if last:
+                channel.close()
+                return
+
+    def connected(self, channel: Channel) -> None:
+        """See channel.Owner; never called, these are accepted."""
+
+    def ended(self, channel: Channel) -> None:
+        """See channel.Owner."""
+        channel.close()
+
+    def lost(self, channel: Channel) -> None:
+        """See channel.Owner."""
+
+    def drained(self, channel: Channel) -> None:
+        """See channel.Owner."""
+
+
+class Sink(Port):
+    """What a web visit needs of a connection."""
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        ...
+
+    def close(self) -> None:
+        """Close once everything has left."""
+        ...
+
+
+class TlsConnection(asyncio.Protocol):
+    """A web visit inside TLS, which is the event loop's business."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._got = bytearray()
+        self._visit: WebVisit | None = None
         self._transport: asyncio.Transport | None = None
-        self._peer = ""
-        self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
         # uvloop's transports are no subclasses of asyncio's
         self._transport = cast("asyncio.Transport", transport)
-        self._peer = transport.get_extra_info("peername")[0]
-        self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.Protocol."""
-        del exc
-        if self._idle is not None:
-            self._idle.cancel()
+        self._visit = WebVisit(self._site, transport.get_extra_info("peername")[0])
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        transport = self._transport
-        assert transport is not None
-        self._got += data
-        while self._got and not transport.is_closing():
-            try:
-                request = read_request(self._got)
-            except Malformed:
-                transport.write(_whole(Reply(status="400 Bad Request"), last=True, bodiless=False))
-                transport.close()
-                return
-            if request is None:
-                if len(self._got) > HEAD_MAX_BYTES:
-                    transport.abort()
-                return
-            del self._got[: request.used_bytes]
-            last = request.version == b"HTTP/1.0" or any(
-                name.lower() == b"connection" and b"close" in value.lower()
-                for name, value in request.headers
-            )
-            reply = self._site(request, self._peer)
-            transport.write(_whole(reply, last=last, bodiless=request.method == b"HEAD"))
-            if last:
-                transport.close()
+        assert self._visit is not None
+        self._visit.received(self, data)
+
+    def send(self, data: bytes) -> None:
+        """See Sink."""
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """See Sink."""
+        assert self._transport is not None
+        self._transport.close()
+
+
+def _asks_to_close(request: Request) -> bool:
+    return any(
+        name.lower() == b"connection" and b"close" in value.lower()
+        for name, value in request.headers
+    )
 
 
 def _whole(reply: Reply, *, last: bool, bodiless: bool) -> bytes:
@@ -95,12 +144,34 @@ def _whole(reply: Reply, *, last: bool, bodiless: bool) -> bytes:
     return head if empty or bodiless else head + reply.body
 
 
-async def serve_site(
-    site: Site, host: str, *, port: int = 0, context: ssl.SSLContext | None = None
-) -> tuple[asyncio.Server, int]:
-    """Serve a site; answers the server and its port."""
+class WebListener:
+    """A site on a port of its own, on raw sockets: a judge's request costs the lab little.
+
+    Args:
+        watch: Where sockets are watched.
+        site: What it says.
+        host: IPv4 address to listen on; the port is a free one.
+    """
+
+    def __init__(self, watch: Watch, site: Site, host: str) -> None:
+        self._watch = watch
+        self._site = site
+        self._listener = listen_on(host)
+        self.port: int = self._listener.getsockname()[1]
+        watch.add(self._listener.fileno(), self._take)
+
+    def close(self) -> None:
+        """Stop listening; connections that are open end with the watch."""
+        self._watch.remove(self._listener.fileno())
+        self._listener.close()
+
+    def _take(self, _events: int) -> None:
+        for sock, peer in accept_all(self._listener):
+            Channel(self._watch, sock, WebVisit(self._site, peer))
+
+
+async def serve_tls(site: Site, host: str, context: ssl.SSLContext) -> tuple[asyncio.Server, int]:
+    """Serve a site over https; answers the server and its port."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(
-        lambda: WebConnection(site), host, port, ssl=context, backlog=4096
-    )
+    server = await loop.create_server(lambda: TlsConnection(site), host, 0, ssl=context)
     return server, server.sockets[0].getsockname()[1]
