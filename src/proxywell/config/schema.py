@@ -85,6 +85,22 @@ class SourceSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
         float,
         Meta(ge=0, le=30 * DAY_S, description="Seconds before the same list is asked again."),
     ] = 900.0
+    copy_max_age_s: Annotated[
+        float,
+        Meta(ge=0, description="Read the last good copy of a list that fails for this long."),
+    ] = 7 * DAY_S
+    contact: Annotated[
+        str,
+        Meta(
+            pattern="^[!-'*-~]*$",
+            max_length=200,
+            description="A URL or mail address that is sent to sources, to reach whoever asks.",
+        ),
+    ] = ""
+    ca_file: Annotated[
+        str | None,
+        Meta(description="Further certificates that vouch for https sources, in PEM."),
+    ] = None
 
 
 class CheckingSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):

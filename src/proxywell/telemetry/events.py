@@ -40,6 +40,59 @@ def emit(event: Event) -> None:
 # --- sources
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRead(Event):
+    """Read {source}: {read} entries, {unique} distinct."""
+
+    name = "sources.read"
+    level = logging.DEBUG
+    source: str
+    read: int
+    unique: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFaulty(Event):
+    """Source {source}: {reason}."""
+
+    name = "sources.faulty"
+    level = logging.WARNING
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCopyRead(Event):
+    """Source {source} was asked {age_s:.0f} s ago, it rests {due_s:.0f} s; its copy is read."""
+
+    name = "sources.copy_read"
+    level = logging.DEBUG
+    source: str
+    age_s: float
+    due_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCopyNotKept(Event):
+    """The copy of {source} cannot be kept ({reason}); the next read fetches all of it again."""
+
+    name = "sources.copy_not_kept"
+    level = logging.WARNING
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLongLines(Event):
+    """Source {source}: {lines} lines longer than {max_bytes} bytes, each counted as malformed."""
+
+    name = "sources.long_lines"
+    level = logging.WARNING
+    source: str
+    lines: int
+    max_bytes: int
+
+
 # --- checking and judges
 
 
