@@ -184,12 +184,13 @@ def difference(sent: Headers, received: Headers, *, baseline: Baseline, exit_ip:
                 changed.append((name, value))
         elif not of_the_path and key not in _EVERY_HOPS_OWN:
             added.append((name, value))
-    dropped = tuple(
-        name
-        for name, _ in sent
-        if unmatched[name.lower()] > 0 and name.lower() not in _EVERY_HOPS_OWN
-    )
-    return Difference(tuple(otherwise), tuple(added), tuple(changed), dropped)
+    dropped = []
+    for name, _ in sent:
+        if unmatched[name.lower()] > 0:
+            unmatched[name.lower()] -= 1
+            if name.lower() not in _EVERY_HOPS_OWN:
+                dropped.append(name)
+    return Difference(tuple(otherwise), tuple(added), tuple(changed), tuple(dropped))
 
 
 def learn_baseline(

@@ -11,6 +11,10 @@ _QUAD = re.compile(r"(?<![0-9A-Za-z.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9A-Za-z
 _COLONS = re.compile(r"(?<![0-9A-Za-z:.])[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
 _PRODUCT_VERSION = re.compile(r"[A-Za-z]/\Z")
 _NAT64 = ip_network("64:ff9b::/96")
+_INSIDE = tuple(
+    ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+)
 _LONGEST_TEXT = 80
 
 
@@ -94,9 +98,9 @@ def is_public(address: str) -> bool:
 
 
 def is_inside_address(address: str) -> bool:
-    """Whether a canonical address is one of a private network (not loopback)."""
+    """Whether a canonical address is one of a network behind a router (RFC 1918, 6598, 4193)."""
     parsed = ip_address(address)
-    return not parsed.is_global and not parsed.is_loopback
+    return parsed.is_link_local or any(parsed in network for network in _INSIDE)
 
 
 def distinct(addresses: Iterable[str]) -> tuple[str, ...]:
