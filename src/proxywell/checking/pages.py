@@ -15,7 +15,7 @@ from msgspec import Struct
 from proxywell.checking.exit_ip import canonical_ip
 
 _TAGS = re.compile(
-    r"</?(?:pre|html|head|body|title|p|div|code|tt|span|center|font|b|table|tbody|tr|td)"
+    r"<!doctype[^<>]{0,200}>|</?(?:pre|html|head|body|title|p|div|code|tt|span|center|font|b|table|tbody|tr|td)"
     r"(?:\s[^<>]{0,200})?/?>",
     re.IGNORECASE,
 )
