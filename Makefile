@@ -34,7 +34,10 @@ bench: .venv/test.ready         ## every benchmark, with a record in benchmarks/
 lock: $(UV)                     ## newest allowed dependencies into requirements/
 	tools/lock $(UV)
 
-clean:
+docs: .venv/test.ready          ## docs/reference/ from the code
+	$(BIN)/python -m tools.reference
+
+clean:                          ## remove what was set up
 	rm -rf .venv .tools
 
 $(UV):

@@ -6,9 +6,8 @@ inspections (stage 2); later checks join by being added to that list.
 
 from __future__ import annotations
 
-import ssl
+from typing import TYPE_CHECKING, TypeAlias
 from typing import Protocol as Port
-from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -19,6 +18,10 @@ from proxywell.model.verdict import Anonymity, CheckStep, JudgeTrust
 from proxywell.protocols.http import HttpAnswer
 
 Answer: TypeAlias = HttpAnswer  # one whole HTTP answer within its limits
+
+
+if TYPE_CHECKING:
+    import ssl  # rules that use these types stay pure
 
 
 class Baseline(Struct, frozen=True):

@@ -10,7 +10,7 @@ import rich_click as click
 from click.core import ParameterSource
 from click.globals import get_current_context
 
-from proxywell.cli.options import Output, loaded_option, output_option
+from proxywell.cli.options import Output, loaded_option, output_option, place_options
 from proxywell.cli.output import Rows, json_text, show_object
 from proxywell.config.loader import Loaded, OriginKind
 from proxywell.config.schema import Settings
@@ -65,8 +65,9 @@ def check(loaded: Loaded, state_dir: Path) -> None:
 
 
 @config.command()
-def schema() -> None:
-    """Print the JSON Schema of the settings file."""
+@place_options
+def schema(config_file: Path | None, state_dir: Path | None) -> None:
+    """Print the JSON Schema of the settings file, whatever the settings in force are."""
     found = msgspec.json.schema(Settings, schema_hook=_secret_schema)
     click.echo(json_text(found, indent=2))
 

@@ -46,7 +46,15 @@ class LazyGroup(RichGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Import the command that was named; a wrong name is answered with the nearest one."""
+        """Import the command that was named; a wrong name is answered with the nearest one.
+
+        Args:
+            ctx: The root command's.
+            args: The command's name and what stands behind it.
+
+        Raises:
+            UsageError: There is no such command.
+        """
         name = args[0]
         if name in COMMANDS:
             return name, load_command(name), args[1:]

@@ -87,7 +87,11 @@ class SourceSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=T
     ] = 900.0
     copy_max_age_s: Annotated[
         float,
-        Meta(ge=0, description="Read the last good copy of a list that fails for this long."),
+        Meta(
+            ge=0,
+            le=365 * DAY_S,
+            description="Seconds for which the last good copy stands in for a list that fails.",
+        ),
     ] = 7 * DAY_S
     contact: Annotated[
         str,
@@ -276,31 +280,55 @@ class PoolSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     asn_file: Annotated[str | None, Meta(description="An ASN database in MMDB form.")] = None
     rejected_max: Annotated[
         int,
-        Meta(ge=0, description="Endpoints that never worked whose last verdict is remembered."),
+        Meta(
+            ge=0,
+            le=10_000_000,
+            description="Endpoints that never worked whose last verdict is remembered.",
+        ),
     ] = 300_000
     half_life_s: Annotated[
-        float, Meta(gt=0, description="After this long a check counts half in the score, seconds.")
+        float,
+        Meta(
+            gt=0,
+            le=365 * DAY_S,
+            description="After this long a check counts half in the score, seconds.",
+        ),
     ] = 21_600.0
     prior_strength: Annotated[
-        float, Meta(gt=0, description="How many checks the expectation of a newcomer is worth.")
+        float,
+        Meta(gt=0, le=1_000, description="How many checks the expectation of a newcomer is worth."),
     ] = 3.0
     relax_s: Annotated[
         float,
-        Meta(gt=0, description="The last check fades into the record this fast, seconds."),
+        Meta(
+            gt=0,
+            le=30 * DAY_S,
+            description="The last check fades into the record this fast, seconds.",
+        ),
     ] = 360.0
     relax_connect_s: Annotated[
-        float, Meta(gt=0, description="The same for members that are used by CONNECT, seconds.")
+        float,
+        Meta(
+            gt=0,
+            le=30 * DAY_S,
+            description="The same for members that are used by CONNECT, seconds.",
+        ),
     ] = 1200.0
     horizon_s: Annotated[
         float,
-        Meta(ge=0, description="The score looks this far ahead: one round of checks, seconds."),
+        Meta(
+            ge=0,
+            le=30 * DAY_S,
+            description="The score looks this far ahead: one round of checks, seconds.",
+        ),
     ] = 480.0
     caution: Annotated[
         float,
         Meta(ge=0, le=3, description="Standard deviations taken off the score of a short record."),
     ] = 0.7
     speed_scale_ms: Annotated[
-        float, Meta(gt=0, description="A member with this latency scores half, milliseconds.")
+        float,
+        Meta(gt=0, le=600_000, description="A member with this latency scores half, milliseconds."),
     ] = 5000.0
 
     def __post_init__(self) -> None:

@@ -117,19 +117,21 @@ def _description(annotation: Any) -> str:
 
 _PLAIN_WORDS: Mapping[type, str] = {
     msgspec.inspect.BoolType: "true or false",
-    msgspec.inspect.StrType: "a text",
     msgspec.inspect.NoneType: "nothing",
     msgspec.inspect.CustomType: "a text",
 }
 
 
 def _in_words(info: msgspec.inspect.Type) -> str:
-    if isinstance(info, msgspec.inspect.Metadata):
-        return _in_words(info.type)
+    while isinstance(info, msgspec.inspect.Metadata):
+        info = info.type
     if isinstance(info, msgspec.inspect.UnionType):
         return " or ".join(_in_words(part) for part in info.types)
     if isinstance(info, msgspec.inspect.VarTupleType):
         return f"a list, each entry {_in_words(info.item_type)}"
+    if isinstance(info, msgspec.inspect.StrType):
+        length = f" of at most {info.max_length} characters" if info.max_length else ""
+        return f"a text{length}" + (f" that matches {info.pattern}" if info.pattern else "")
     if isinstance(info, msgspec.inspect.LiteralType):
         return "one of " + ", ".join(str(value) for value in info.values)
     if isinstance(info, msgspec.inspect.IntType | msgspec.inspect.FloatType):

@@ -129,14 +129,9 @@ class JobRow(Struct, array_like=True):
         return self.ready + self.running
 
     @property
-    def items_given_up(self) -> int:
-        """Items that will not be checked."""
-        return sum(self.given_up.values())
-
-    @property
     def pending(self) -> int:
         """Items that are neither checked nor given up."""
-        return self.items - self.checked - self.items_given_up
+        return self.items - self.checked - sum(self.given_up.values())
 
 
 class ChunkRow(Struct, array_like=True):
