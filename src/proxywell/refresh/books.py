@@ -129,9 +129,14 @@ class JobRow(Struct, array_like=True):
         return self.ready + self.running
 
     @property
+    def items_given_up(self) -> int:
+        """Items that will not be checked."""
+        return sum(self.given_up.values())
+
+    @property
     def pending(self) -> int:
         """Items that are neither checked nor given up."""
-        return self.items - self.checked - sum(self.given_up.values())
+        return self.items - self.checked - self.items_given_up
 
 
 class ChunkRow(Struct, array_like=True):

@@ -268,6 +268,10 @@ class Engine(Protocol):
         """Say that there may be work."""
         ...
 
+    def failure(self) -> BaseException | None:
+        """Why no worker can go on; None while they can."""
+        ...
+
     def stop(self) -> None:
         """Drain: report what is ready, release the rest. Ends within its stated time."""
         ...

@@ -126,6 +126,70 @@ class JudgeKeyLearnt(Event):
 # --- refresh
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCreated(Event):
+    """Refresh job {job_id}: {items} candidates in {chunks} chunks; over within {bound_s:.0f} s."""
+
+    name = "refresh.job_created"
+    job_id: str
+    items: int
+    chunks: int
+    bound_s: float  # the longest that it may take
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLeftOpen(Event):
+    """Refresh job {job_id} is kept as it stands; go on with: proxywell job wait {job_id}."""
+
+    name = "refresh.job_left_open"
+    level = logging.WARNING
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkRescued(Event):
+    """Chunk {chunk_id} of job {job_id} lost its worker in attempt {attempt}; another one tries."""
+
+    name = "refresh.chunk_rescued"
+    level = logging.WARNING
+    job_id: str
+    chunk_id: int
+    attempt: int  # the attempt that was lost, from 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEnded(Event):
+    """Worker {holder} ended unasked ({how}); another one starts in {restart_s:.1f} s."""
+
+    name = "refresh.worker_ended"
+    level = logging.WARNING
+    job_id: str
+    holder: str
+    how: str
+    restart_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerTroubled(Event):
+    """A step in the books of job {job_id} failed and will be tried again: {reason}."""
+
+    name = "refresh.ledger_troubled"
+    level = logging.WARNING
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalisationFailed(Event):
+    """Writing job {job_id} into the pool failed (attempt {attempt}): {reason}."""
+
+    name = "refresh.finalisation_failed"
+    level = logging.WARNING
+    job_id: str
+    attempt: int
+    reason: str
+
+
 # --- pool
 
 

@@ -52,7 +52,7 @@ def keep(job: JobRow, *, now_s: float, clock_s: float) -> Keep:
         clock_s: The ledger's own clock, on which the line's instants are.
     """
     age_s = now_s - job.created_at_s
-    if job.state is not JobState.DONE:
+    if job.state is not JobState.DONE or job.fin_error is not None:
         return Keep.NOTHING if age_s > UNCOLLECTED_KEPT_S else Keep.ALL
     if age_s > LINE_KEPT_S:
         return Keep.NOTHING

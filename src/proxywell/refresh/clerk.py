@@ -1,0 +1,221 @@
+"""The thread that speaks with the ledger for one shift: it claims, beats, submits, releases.
+
+One thread with a connection of its own, so that the loop never waits for the ledger, and a busy
+loop never keeps the leases from being renewed. Steps of one shift follow each other, so a beat
+and the submit of the same chunk cannot cross.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from secrets import token_hex
+from typing import Protocol, TypeAlias
+
+import msgspec
+
+from proxywell.errors import StateError
+from proxywell.refresh.books import NOTHING, Beat, BeatAnswer, Claim, NoClaim, SubmitAnswer, Worker
+from proxywell.refresh.holding import Holding, candidates_of
+from proxywell.refresh.ports import Bell, Ledger
+from proxywell.telemetry.events import LedgerTroubled, emit
+
+NEWS_GAP_S = 0.2  # working proxies are told at once, but not more often than this
+RETRY_S = 0.25
+
+_Claiming: TypeAlias = "Future[Holding | NoClaim]"
+
+
+class Listener(Protocol):
+    """The shift, as its clerk sees it. Called on the clerk's thread."""
+
+    def stop(self, holding: Holding) -> None:
+        """The chunk is not ours any more."""
+        ...
+
+    def drain(self) -> None:
+        """Our node is leaving."""
+        ...
+
+    def broken(self, error: BaseException) -> None:
+        """The clerk cannot go on, through a bug."""
+        ...
+
+
+class Clerk:
+    """Speaks with the ledger for one shift, on a thread of its own.
+
+    Args:
+        job_id: The job.
+        worker: Who holds what is claimed here.
+        open_ledger: Opens the clerk's own connection, on the clerk's thread.
+        beat_s: How often leases are renewed.
+        bell: Rung when there is news for waiters.
+        listener: Told what the ledger answers.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        worker: Worker,
+        *,
+        open_ledger: Callable[[], Ledger],
+        beat_s: float,
+        bell: Bell,
+        listener: Listener,
+    ) -> None:
+        self._job_id = job_id
+        self._worker = worker
+        self._open_ledger = open_ledger
+        self._beat_s = beat_s
+        self._bell = bell
+        self._listener = listener
+        self._orders: queue.SimpleQueue[Callable[[Ledger], None] | None] = queue.SimpleQueue()
+        self._held: dict[int, Holding] = {}
+        self._ended: dict[int, Holding] = {}
+        self._news = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def claim(self) -> _Claiming:
+        """Ask for a chunk; ``EMPTY`` also while the ledger is busy or in trouble."""
+        promise: _Claiming = Future()
+        self._orders.put(lambda ledger: self._claim(ledger, promise))
+        return promise
+
+    def submit(self, holding: Holding) -> None:
+        """End an attempt; told again until the ledger has it."""
+        self._orders.put(lambda ledger: self._end(ledger, holding))
+
+    def poke(self) -> None:
+        """There is a working proxy to tell of."""
+        if not self._news.is_set():
+            self._news.set()
+            self._orders.put(lambda _ledger: None)
+
+    def leave(self, timeout_s: float) -> bool:
+        """Report what is ready, release the rest, and end; False if that took too long."""
+        self._orders.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    # --- on the clerk's thread
+
+    def _run(self) -> None:
+        try:
+            ledger = self._open_ledger()
+            try:
+                self._serve(ledger)
+                self._release(ledger)
+            finally:
+                ledger.close()
+        except BaseException as error:  # noqa: BLE001 - the shift must hear of it and raise it
+            self._listener.broken(error)
+
+    def _serve(self, ledger: Ledger) -> None:
+        told_s = time.monotonic()
+        while True:  # ends by the order None
+            due_s = told_s + (NEWS_GAP_S if self._news.is_set() else self._beat_s)
+            try:
+                order = self._orders.get(timeout=max(0.0, due_s - time.monotonic()))
+                if order is None:
+                    return
+                order(ledger)
+            except queue.Empty:
+                pass
+            if time.monotonic() >= due_s:
+                self._news.clear()
+                self._beat(ledger)
+                told_s = time.monotonic()
+
+    def _claim(self, ledger: Ledger, promise: _Claiming) -> None:
+        if not promise.set_running_or_notify_cancel():
+            return
+        answer: Holding | NoClaim = NoClaim.EMPTY
+        try:
+            claim = ledger.claim(self._job_id, self._worker, token_hex(8))
+            answer = self._taken(ledger, claim) if isinstance(claim, Claim) else claim
+        except StateError as error:
+            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+        promise.set_result(answer)
+
+    def _taken(self, ledger: Ledger, claim: Claim) -> Holding | NoClaim:
+        try:
+            blocks = ledger.blocks(self._job_id, claim.items)
+            holding = Holding(claim, dict(candidates_of(claim.items, blocks)))
+        except (msgspec.MsgspecError, LookupError) as error:
+            ledger.submit(
+                self._job_id,
+                claim.chunk_id,
+                claim.token,
+                claim.epoch,
+                NOTHING,
+                error=f"its candidates cannot be read: {error}",
+            )
+            return NoClaim.EMPTY
+        self._held[claim.chunk_id] = holding
+        return holding
+
+    def _beat(self, ledger: Ledger) -> None:
+        """Renew every lease in one step; then tell again what could not be told."""
+        held = list(self._held.values())
+        news = [holding.news() for holding in held]
+        beats = [
+            Beat(holding.claim.chunk_id, holding.claim.token, said)
+            for holding, said in zip(held, news, strict=True)
+        ]
+        try:
+            answers = ledger.beat(self._job_id, self._worker, beats) if beats else []
+            for holding, answer in zip(held, answers, strict=True):
+                holding.arrived()
+                if answer is BeatAnswer.STOP:
+                    del self._held[holding.claim.chunk_id]
+                    self._listener.stop(holding)
+            if BeatAnswer.DRAIN in answers:
+                self._listener.drain()
+            for holding in list(self._ended.values()):
+                self._settle(ledger, holding)
+        except StateError as error:
+            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+        if any(said.items for said in news):
+            self._bell.ring()
+
+    def _end(self, ledger: Ledger, holding: Holding) -> None:
+        self._held.pop(holding.claim.chunk_id, None)
+        self._ended[holding.claim.chunk_id] = holding
+        try:
+            self._settle(ledger, holding)
+        except StateError as error:  # told again with the next beat
+            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+
+    def _settle(self, ledger: Ledger, holding: Holding) -> None:
+        claim = holding.claim
+        answer = ledger.submit(
+            self._job_id,
+            claim.chunk_id,
+            claim.token,
+            claim.epoch,
+            holding.news(),
+            deferred=holding.later(),
+        )
+        assert answer is not SubmitAnswer.INCOMPLETE, f"chunk {claim.chunk_id} left items out"
+        holding.arrived()
+        del self._ended[claim.chunk_id]
+        self._bell.ring()
+
+    def _release(self, ledger: Ledger) -> None:
+        try:
+            for holding in list(self._ended.values()):
+                self._settle(ledger, holding)
+            for holding in self._held.values():
+                claim = holding.claim
+                ledger.release(self._job_id, claim.chunk_id, claim.token, holding.news())
+        except StateError as error:  # their leases run out instead
+            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+        self._held.clear()

@@ -1,0 +1,127 @@
+"""One worker of the local engine: shift after shift until the job is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+from proxywell.errors import ProxywellError
+from proxywell.refresh.bell import DatagramBell, Role
+from proxywell.refresh.books import Worker
+from proxywell.refresh.ledgers.sqlite import open_ledger
+from proxywell.refresh.ports import CandidateChecker
+from proxywell.refresh.shift import Shift, ShiftEnd, ShiftTerms
+
+CheckerFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[CandidateChecker]]
+T = TypeVar("T")
+_PR_SET_PDEATHSIG = 1
+_PARENT_LOOK_S = 1.0
+
+
+class Post(Struct, frozen=True):
+    """Where a worker works: the job, whose leases they are, the state directory, the terms."""
+
+    job_id: str
+    worker: Worker
+    state_dir: Path
+    terms: ShiftTerms
+
+
+async def work(post: Post, make_checker: CheckerFactory, leaving: asyncio.Event) -> ShiftEnd:
+    """Hold shift after shift until the job is closed or ``leaving`` is set.
+
+    Raises:
+        ProxywellError: The checker cannot start (no judge answers, ...).
+        Exception: A bug; what was held is released or runs out.
+    """
+    bell = DatagramBell(post.state_dir, Role.WORKER)
+    try:
+        async with make_checker() as checker:
+            end = ShiftEnd.OVER
+            while end is ShiftEnd.OVER:
+                end = await _one_shift(post, checker, bell, leaving)
+            return end
+    finally:
+        bell.close()
+
+
+async def _one_shift(
+    post: Post, checker: CandidateChecker, bell: DatagramBell, leaving: asyncio.Event
+) -> ShiftEnd:
+    shift = Shift(
+        post.job_id,
+        post.worker,
+        open_ledger=partial(open_ledger, post.state_dir),
+        checker=checker,
+        terms=post.terms,
+        bell=bell,
+    )
+    watch = asyncio.create_task(_pass_on(leaving, shift))
+    try:
+        return await shift.run()
+    finally:
+        watch.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watch
+
+
+async def _pass_on(leaving: asyncio.Event, shift: Shift) -> None:
+    await leaving.wait()
+    shift.leave()
+
+
+def run_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on uvloop where it is installed, else on asyncio's own loop."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+def child_main(post: Post, make_checker: CheckerFactory, parent: int, tell: Connection) -> None:
+    """Be a child process: loop, reactor and connections are made here, after the fork.
+
+    Ends with the parent, whatever ends it: by the kernel's signal where there is one, and by
+    looking who the parent is. SIGTERM drains. SIGINT is the parent's business.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+    try:
+        run_loop(_child(post, make_checker))
+    except ProxywellError as error:
+        with contextlib.suppress(OSError):
+            tell.send_bytes(f"{error.exit_status}{error}".encode())
+        raise SystemExit(1) from None
+
+
+async def _child(post: Post, make_checker: CheckerFactory) -> ShiftEnd:
+    leaving = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
+    return await work(post, make_checker, leaving)
+
+
+def _end_with(parent: int) -> None:
+    """Look who the parent is, for systems whose kernel does not tell of its death."""
+    while os.getppid() == parent:
+        threading.Event().wait(_PARENT_LOOK_S)
+    os._exit(1)

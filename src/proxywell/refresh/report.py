@@ -1,0 +1,145 @@
+"""What a job amounts to: the public report, from its books and what its caller kept. Pure."""
+
+from __future__ import annotations
+
+from msgspec import Raw, Struct, field
+
+from proxywell.model.report import (
+    CandidateCounts,
+    ChunkCounts,
+    DeadlineFigures,
+    GivenUpWhy,
+    ItemCounts,
+    Outcome,
+    PoolChange,
+    RefreshReport,
+    SourceReport,
+    Timing,
+    VerdictCounts,
+)
+from proxywell.refresh.books import JobRow, JobState
+
+_BY_WHY = {
+    "enough": Outcome.USABLE,
+    "cancelled": Outcome.CANCELLED,
+    "stalled": Outcome.STALLED,
+    "timed_out": Outcome.TIMED_OUT,
+    "failed": Outcome.FAILED,
+}
+
+
+class Dossier(Struct, frozen=True, kw_only=True):
+    """What a job's creator knows and its books do not; kept with the job.
+
+    Attributes:
+        engine: ``local`` or ``celery``.
+        workers: How many processes were meant to check.
+        sources: What each source gave.
+        candidates: From entries to what is planned.
+        read_s: How long reading took, in seconds; None if nothing was read.
+        lead_s: From when the job was asked for until it was created, in seconds.
+        extra: JSON of the caller's own, for whoever goes on with the job in a new process.
+    """
+
+    engine: str = "local"
+    workers: int = 1
+    sources: list[SourceReport] = field(default_factory=list)
+    candidates: CandidateCounts = field(default_factory=CandidateCounts)
+    read_s: float | None = None
+    lead_s: float = 0.0
+    extra: Raw = Raw(b"null")
+
+
+def outcome_of(job: JobRow) -> tuple[Outcome | None, str | None]:
+    """Say how a job ended and why; None while it is not finalised, with the reason so far.
+
+    ``complete``: nothing was given up against our will. ``usable``: as many work as were
+    wanted, the rest was left. ``timed_out`` and ``stalled``: the bound was met, or nobody
+    worked. ``partial``: some could not be checked. ``failed``: the pool could not be written.
+    """
+    if job.state is not JobState.DONE:
+        return None, job.detail
+    given_up = {why: n for why, n in job.given_up.items() if n and why is not GivenUpWhy.ENOUGH}
+    if job.fin_error is not None:
+        reason = f"the verdicts are kept, but the pool was not written: {job.fin_error}"
+        return Outcome.FAILED, reason
+    if job.why is not None and (job.why == "failed" or job.items_given_up):
+        return _BY_WHY[job.why], job.detail or _sentence(job)
+    if given_up:
+        told = ", ".join(f"{n} by {why}" for why, n in sorted(given_up.items()))
+        return Outcome.PARTIAL, f"some candidates could not be checked: {told}"
+    return Outcome.COMPLETE, None
+
+
+def report_of(
+    job: JobRow, dossier: Dossier, verdicts: VerdictCounts, pool: PoolChange
+) -> RefreshReport:
+    """Put the report together; it balances at any moment.
+
+    Args:
+        job: The line in the books.
+        dossier: What the creator kept.
+        verdicts: Of the items that the line counts as checked.
+        pool: The change that was sealed; zeros before.
+    """
+    outcome, reason = outcome_of(job)
+    given_up = dict.fromkeys(GivenUpWhy, 0) | job.given_up
+    return RefreshReport(
+        job_id=job.job_id,
+        outcome=outcome,
+        reason=reason,
+        engine=dossier.engine,
+        sources=list(dossier.sources),
+        candidates=dossier.candidates,
+        items=ItemCounts(
+            planned=job.items,
+            checked=job.checked,
+            given_up=job.items_given_up,
+            given_up_why=given_up,
+            pending=job.pending,
+        ),
+        chunks=ChunkCounts(
+            planned=job.chunks,
+            done=job.chunks_done,
+            given_up=job.chunks_given_up,
+            rescued=job.rescued,
+            split=job.split,
+            attempts=job.attempts,
+            stale_reports=job.stale,
+        ),
+        verdicts=verdicts,
+        timing_s=_timing(job, dossier),
+        deadline=DeadlineFigures(
+            floor_s=job.terms.floor_s,
+            in_force_s=job.deadline_s - job.created_s,
+            cap_s=job.terms.cap_s,
+        ),
+        pool=pool,
+    )
+
+
+def _timing(job: JobRow, dossier: Dossier) -> Timing:
+    """Seconds since the job was asked for; time in which nobody was there does not count."""
+
+    def since(instant_s: float | None) -> float | None:
+        return None if instant_s is None else round(instant_s - job.created_s + dossier.lead_s, 3)
+
+    return Timing(
+        read=dossier.read_s,
+        first_working=since(job.first_working_s),
+        usable=since(job.usable_s),
+        closed=since(job.closed_s),
+        finalised=since(job.finalised_s),
+        total=since(job.seen_s if job.finalised_s is None else job.finalised_s),
+    )
+
+
+def _sentence(job: JobRow) -> str:
+    unchecked = job.items_given_up
+    bound_s = job.deadline_s - job.created_s
+    return {
+        "enough": f"{job.working} work, as many as were wanted; {unchecked} were left unchecked",
+        "timed_out": f"the deadline of {bound_s:g} s was met with {unchecked} unchecked",
+        "stalled": f"nobody worked on it for {job.terms.stalled_s:g} s; {unchecked} unchecked",
+        "cancelled": f"cancelled with {unchecked} unchecked",
+    }.get(job.why or "", "")

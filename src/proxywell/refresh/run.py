@@ -1,0 +1,330 @@
+"""The room's front: create a refresh job, carry it to its end, look at it, cancel it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from secrets import token_hex
+from types import TracebackType
+
+import msgspec
+from msgspec.structs import replace
+
+from proxywell.config.schema import RefreshSettings
+from proxywell.errors import ProxywellError
+from proxywell.model.candidate import Candidate
+from proxywell.model.clock import Clock, SystemClock
+from proxywell.model.endpoint import Endpoint
+from proxywell.model.progress import Progress
+from proxywell.model.report import GivenUpWhy, Outcome, PoolChange, RefreshReport, VerdictCounts
+from proxywell.refresh.bell import DatagramBell, Role
+from proxywell.refresh.books import JobRow, JobState, Terms
+from proxywell.refresh.carry import Carrier
+from proxywell.refresh.deadline import floor_s
+from proxywell.refresh.engines.local import LocalEngine
+from proxywell.refresh.engines.worker import CheckerFactory
+from proxywell.refresh.finalise import Collector, Summary
+from proxywell.refresh.ledgers.sqlite import open_ledger
+from proxywell.refresh.plan import blocks, chunk_size, put_likely_first
+from proxywell.refresh.ports import Ledger, NewJob, VerdictSink
+from proxywell.refresh.report import Dossier, outcome_of, report_of
+from proxywell.refresh.shift import ShiftTerms
+from proxywell.refresh.wait import Until, WaitEnd
+from proxywell.telemetry.events import JobCreated, JobLeftOpen, emit
+
+FINAL_S = 30.0  # to finalise a job that was just closed by us
+
+_encode = msgspec.json.Encoder().encode
+_dossier = msgspec.json.Decoder(Dossier).decode
+_summary = msgspec.json.Decoder(Summary).decode
+
+
+class RefreshRoom:
+    """The refresh jobs of one state directory. One object belongs to one thread.
+
+    Args:
+        state_dir: Where ``ledger.sqlite`` lives; made if it is missing.
+        settings: How jobs are cut, leased and bounded.
+        sink: The pool, where verdicts go.
+        make_checker: Makes the checker of one worker, inside its loop; picklable for more
+            than one worker. None: this process only looks, it never works.
+        workers: Processes that check; 1 checks in this process, on a thread.
+        clock: The time, for people.
+
+    Raises:
+        StateError: The state directory or its ledger cannot be made, read or written.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        settings: RefreshSettings,
+        *,
+        sink: VerdictSink,
+        make_checker: CheckerFactory | None = None,
+        workers: int = 1,
+        clock: Clock | None = None,
+    ) -> None:
+        self._state_dir = state_dir
+        self._settings = settings
+        self._sink = sink
+        self._make_checker = make_checker
+        self._workers = workers
+        self._clock = clock or SystemClock()
+        self._ledger: Ledger = open_ledger(state_dir)
+
+    def __enter__(self) -> RefreshRoom:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the ledger; works twice."""
+        self._ledger.close()
+
+    def create(
+        self,
+        candidates: list[Candidate],
+        dossier: Dossier,
+        *,
+        worked_before: Mapping[Endpoint, float] | None = None,
+        yields: Mapping[str, float] | None = None,
+        limit: int | None = None,
+        want: int | None = None,
+        min_count: int | None = None,
+        deadline_s: float | None = None,
+        size: int | None = None,
+    ) -> str:
+        """Plan a job and write its books; nothing is checked yet.
+
+        Args:
+            candidates: Whom to check; put in order in place, and cut to ``limit``.
+            dossier: What the report tells beside the books; ``candidates.planned`` is set here.
+            worked_before: Scores in [0, 1] of endpoints that worked before.
+            yields: Per source the share that worked lately, in [0, 1].
+            limit: Check at most so many, the likeliest; at least 1.
+            want: Stop as soon as so many work; at least 1.
+            min_count: Working ones that make the job usable; None: the setting.
+            deadline_s: Stop after this time from creation; None: the floor times a factor.
+            size: Candidates in a chunk; None: the setting, else by the plan.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            StateError: The ledger cannot be written; no job was made.
+        """
+        now_s = self._clock.now_s()
+        self._ledger.sweep(now_s)
+        put_likely_first(
+            candidates, worked_before=worked_before or {}, yields=yields or {}, seed=int(now_s)
+        )
+        if limit is not None:
+            del candidates[limit:]
+        planned = len(candidates)
+        terms = self._terms(
+            planned,
+            size=size or self._settings.chunk_size or chunk_size(planned, workers=self._workers),
+            want=want,
+            min_count=min_count or self._settings.min_count,
+            deadline_s=deadline_s,
+        )
+        counts = replace(dossier.candidates, planned=planned)
+        spec = _encode(replace(dossier, candidates=counts, workers=self._workers))
+        job_id = _job_id(now_s)
+        job = NewJob(job_id, planned, terms, spec, now_s)
+        while not self._ledger.create(job, blocks(candidates, terms.chunk_size)):
+            job_id = _job_id(now_s)  # another one took this id in the same second
+            job = replace(job, job_id=job_id)
+        chunks = -(-planned // terms.chunk_size)
+        emit(JobCreated(job_id=job_id, items=planned, chunks=chunks, bound_s=terms.cap_s))
+        return job_id
+
+    def wait_for(
+        self,
+        job_id: str,
+        *,
+        until: Until = Until.FINALISED,
+        bound_s: float | None = None,
+        work: bool = True,
+        close_at_bound: bool = True,
+        show: Callable[[Progress], None] | None = None,
+    ) -> RefreshReport:
+        """Carry a job on until something is reached; also one that another process left.
+
+        Args:
+            job_id: The job.
+            until: Usable, closed or finalised.
+            bound_s: Longest wait in seconds; None: the job's own cap and a little.
+            work: Start workers here while nobody works on it.
+            close_at_bound: When the bound is met or nobody works, close the job, so that the
+                report balances; otherwise leave it open for others.
+            show: Gets a look at every wake, some times a second.
+
+        Returns:
+            The report; ``outcome`` is never None.
+
+        Raises:
+            UnknownJobError: There is no such job.
+            StateError: The ledger cannot be read or written.
+            ProxywellError: No worker can start; a job of which nothing was checked is closed.
+            KeyboardInterrupt: Passed on; the job stays open, and what was done stays done.
+        """
+        carrier = self._carrier(job_id, work=work, show=show)
+        try:
+            end = carrier.wait(until, bound_s)
+            if end is not WaitEnd.REACHED and close_at_bound:
+                self._end(job_id, end)
+                carrier.wait(Until.FINALISED, FINAL_S)
+        except KeyboardInterrupt:
+            carrier.leave()
+            emit(JobLeftOpen(job_id=job_id))
+            raise
+        except ProxywellError as error:
+            carrier.leave()
+            self._failed(job_id, error)
+            raise
+        finally:
+            carrier.stop()
+        return self._reported(job_id, until, end)
+
+    def report(self, job_id: str) -> RefreshReport:
+        """The report as it stands; ``outcome`` is None while the job is not finalised.
+
+        Raises:
+            UnknownJobError: There is no such job.
+        """
+        job = self._ledger.status(job_id)
+        kept = self._ledger.summary(job_id)
+        summary = Summary(self._counted(job), PoolChange()) if kept is None else _summary(kept)
+        return report_of(job, self.dossier(job_id), summary.verdicts, summary.pool)
+
+    def reports(self) -> list[RefreshReport]:
+        """The reports of all jobs, newest first."""
+        return [self.report(job.job_id) for job in self._ledger.jobs()]
+
+    def dossier(self, job_id: str) -> Dossier:
+        """What the job's creator kept.
+
+        Raises:
+            UnknownJobError: There is no such job.
+        """
+        return _dossier(self._ledger.spec(job_id))
+
+    def jobs(self) -> list[JobRow]:
+        """The lines of all jobs, newest first."""
+        return self._ledger.jobs()
+
+    def cancel(self, job_id: str) -> RefreshReport:
+        """Give up what is open, finalise what was checked, and report; again changes nothing.
+
+        Raises:
+            UnknownJobError: There is no such job.
+        """
+        self._ledger.cancel(job_id, GivenUpWhy.CANCELLED, "cancelled")
+        return self.wait_for(job_id, bound_s=FINAL_S, work=False, close_at_bound=False)
+
+    # --- inside
+
+    def _terms(
+        self, planned: int, *, size: int, want: int | None, min_count: int, deadline_s: float | None
+    ) -> Terms:
+        settings = self._settings
+        floor = floor_s(
+            -(-planned // size),
+            time_per_chunk_s=settings.time_per_chunk_s,
+            workers=settings.floor_workers,
+            factor=settings.floor_factor,
+            least_s=settings.floor_min_s,
+        )
+        return Terms(
+            lease_s=settings.lease_s,
+            attempt_hard_s=settings.attempt_hard_s,
+            attempts_max=settings.attempts_max,
+            errors_max=settings.errors_max,
+            blames_max=settings.blames_max,
+            fan=settings.split_parts,
+            stalled_s=settings.stalled_s,
+            chunk_size=size,
+            min_count=min_count,
+            want=want,
+            floor_s=floor,
+            cap_s=deadline_s or floor * settings.cap_factor,
+            time_per_chunk_s=settings.time_per_chunk_s,
+        )
+
+    def _carrier(
+        self, job_id: str, *, work: bool, show: Callable[[Progress], None] | None = None
+    ) -> Carrier:
+        job = self._ledger.status(job_id)
+        engine = None
+        if work and self._make_checker is not None and job.state is JobState.OPEN:
+            engine = LocalEngine(
+                job_id,
+                self._state_dir,
+                make_checker=self._make_checker,
+                workers=self._workers,
+                terms=ShiftTerms(self._settings.beat_s, self._settings.shift_s),
+                lease_s=job.terms.lease_s,
+            )
+        return Carrier(
+            job,
+            self._ledger,
+            sink=self._sink,
+            bell=DatagramBell(self._state_dir, Role.WAITER),
+            engine=engine,
+            lead_s=self.dossier(job_id).lead_s,
+            show=show,
+            monotonic_s=self._clock.monotonic_s,
+        )
+
+    def _end(self, job_id: str, end: WaitEnd) -> None:
+        if end is WaitEnd.STALLED:
+            self._ledger.cancel(job_id, GivenUpWhy.CANCELLED, "stalled")
+        else:
+            self._ledger.cancel(job_id, GivenUpWhy.DEADLINE, "timed_out")
+
+    def _failed(self, job_id: str, error: ProxywellError) -> None:
+        """Nothing can be done here: close a job of which nothing is lost, keep any other."""
+        with contextlib.suppress(ProxywellError):
+            if self._ledger.status(job_id).checked:
+                emit(JobLeftOpen(job_id=job_id))
+                return
+            self._ledger.cancel(job_id, GivenUpWhy.CANCELLED, "failed", str(error))
+            self._carrier(job_id, work=False).wait(Until.FINALISED, FINAL_S)
+
+    def _reported(self, job_id: str, until: Until, end: WaitEnd) -> RefreshReport:
+        report = self.report(job_id)
+        if report.outcome is not None:
+            return report
+        job = self._ledger.status(job_id)
+        if end is WaitEnd.REACHED:
+            done = until is Until.USABLE and job.usable_s is not None
+            report.outcome = Outcome.USABLE if done else outcome_of(_as_done(job))[0]
+        elif end is WaitEnd.STALLED:
+            report.outcome, report.reason = Outcome.STALLED, "nobody works on the job"
+        else:
+            report.outcome, report.reason = Outcome.TIMED_OUT, "the wait's bound was met"
+        return report
+
+    def _counted(self, job: JobRow) -> VerdictCounts:
+        collector = Collector(self._ledger, job.job_id, job.epoch, None)
+        while collector.collect(upto=job.parts):
+            continue  # ends at the part that the line knows last
+        return collector.tally.counts()
+
+
+def _as_done(job: JobRow) -> JobRow:
+    return replace(job, state=JobState.DONE)
+
+
+def _job_id(now_s: float) -> str:
+    return f"{datetime.fromtimestamp(now_s, UTC):%Y%m%d-%H%M%S}-{token_hex(2)}"
