@@ -217,8 +217,9 @@ class Channel:
         if data:
             self._owner.received(self, data)
         else:
-            self._want(self._interest & ~READ)
             self._owner.ended(self)
+            if self._fd >= 0:
+                self._want(self._interest & ~READ)
 
     def _write(self) -> None:
         if self._connecting:

@@ -17,6 +17,7 @@ from proxywell.errors import InputMissingError, UsageError
 from proxywell.model.endpoint import Protocol
 
 _HOUR_S = 3600.0
+GONE_PER_LIFE = 4.0  # most addresses that ever worked do not work now, and few come back soon
 
 
 class Timeline(Port):
@@ -33,7 +34,8 @@ class Population(Struct, frozen=True):
     Attributes:
         presence: Share of what is on at a random instant that belongs to this class.
         duty: Share of its life that such a proxy is on.
-        life_h: Mean life in hours; then it is gone for about as long, and comes back.
+        life_h: Mean life in hours; then it is gone for ``GONE_PER_LIFE`` times as long, on
+            average, and comes back.
     """
 
     presence: float
@@ -88,6 +90,7 @@ HABITS: dict[Protocol, Habit] = {
 class ModelTimeline:
     """A proxy that lives for a while, switches on and off meanwhile, is gone, and comes back.
 
+    It starts in its steady state, so at any instant a fifth of a fleet is alive and less is on.
     Within a life it is a two-state Markov process: from whatever state, the chance to be on
     relaxes to ``duty`` with the habit's time constant.
 
@@ -102,7 +105,7 @@ class ModelTimeline:
         weights = [population.presence / population.duty for population in habit.populations]
         self._population = draw.choices(habit.populations, weights)[0]
         self._relax_s = habit.relax_h * _HOUR_S
-        self._living = draw.random() < 0.5
+        self._living = draw.random() < 1 / (1 + GONE_PER_LIFE)
         self._on = self._living and draw.random() < self._population.duty
         self._life_ends_s = self._life_s()
         self._switches_s = self._next_switch(0.0)
@@ -122,7 +125,8 @@ class ModelTimeline:
         return self._on
 
     def _life_s(self) -> float:
-        return self._draw.expovariate(1 / (self._population.life_h * _HOUR_S))
+        mean_s = self._population.life_h * _HOUR_S * (1.0 if self._living else GONE_PER_LIFE)
+        return self._draw.expovariate(1 / mean_s)
 
     def _next_switch(self, at_s: float) -> float:
         duty = self._population.duty

@@ -111,7 +111,8 @@ class Doors:
             try:
                 if host == "0.0.0.0":  # noqa: S104 - device lo only
                     _bind_to_loopback_device(sock)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if kind != "refuse":  # what is only held must not be shared with other labs
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 sock.bind((host, port))
                 if kind != "refuse":
                     sock.listen(0 if kind == "black_hole" else BACKLOG)

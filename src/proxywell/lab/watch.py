@@ -31,7 +31,7 @@ class Watch(Protocol):
         ...
 
     def remove(self, fd: int) -> None:
-        """Forget a descriptor before it is closed; unknown ones are ignored."""
+        """Forget a descriptor that is about to be closed; unknown ones are ignored."""
         ...
 
     def close(self) -> None:
@@ -58,9 +58,8 @@ class EpollWatch:
         self._epoll.modify(fd, interest)
 
     def remove(self, fd: int) -> None:
-        """See Watch."""
-        if self._handlers.pop(fd, None) is not None:
-            self._epoll.unregister(fd)
+        """See Watch; closing the descriptor takes it out of the epoll set."""
+        self._handlers.pop(fd, None)
 
     def close(self) -> None:
         """See Watch."""
