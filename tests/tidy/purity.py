@@ -25,6 +25,10 @@ PURE = (
     "pool/recheck.py",
     "pool/member_state.py",
     "sources/parse.py",
+    "sources/grammar.py",
+    "sources/tally.py",
+    "sources/gathering.py",
+    "sources/coding.py",
 )
 IMPURE = frozenset(
     {

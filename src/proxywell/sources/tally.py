@@ -28,13 +28,14 @@ from proxywell.sources.grammar import ALL_HINTS, HINT_BITS, Entry, Malformed
 Identity: TypeAlias = int | Endpoint
 
 EXAMPLES_MAX = 5
+_KNOWN_MIN = 1_000
 _EXAMPLE_CHARS = 80
 _V6_MARK = 1 << 144
 _DECISION_SHIFT = len(HINT_BITS)
 _SECRETS = (  # where a password may stand, even in what no form fits
     (re.compile(r"[^\s/@,;|\"']+@(?=[^\s@]*[:.])"), "***@"),
     (re.compile(r'(?i)("(?:user(?:name)?|login|pass\w*)"\s*:\s*)"[^"]*"?'), r'\1"***"'),
-    (re.compile(r"^([^\s:]+:[^\s:]+):[^\s:]+:\S+"), r"\1:***:***"),
+    (re.compile(r"^([^\s:{\[]+:[^\s:]+):[^\s:]+:\S+"), r"\1:***:***"),
     (re.compile(r"(?i)^((?:https?|socks\d\w?)\s+\S+\s+\S+)\s+\S+\s+\S+\s*$"), r"\1 *** ***"),
 )
 _REASONS: tuple[RefusalReason | None, ...] = (None, *RefusalReason)
@@ -73,7 +74,7 @@ class SourceTally:
         self._keep_credentials = keep_credentials
         self._default_hints = default_hints
         self._known: dict[Identity, int] = {}  # hints, and above them the decision's code
-        self._known_max = 2 * settings.per_source_max
+        self._known_max = max(_KNOWN_MIN, 2 * settings.per_source_max)
         self._accepted = 0
         self._per_address: dict[int | str, int] = {}
         self._per_network: dict[int, int] = {}
@@ -82,7 +83,8 @@ class SourceTally:
     def unique(self) -> int:
         """Distinct well-formed endpoints; a lower bound beyond twice ``per_source_max``.
 
-        The bound keeps an endless list from filling the memory.
+        That keeps an endless list from filling the memory: what is refused there is still
+        counted as refused, but not remembered.
         """
         return len(self._known)
 
