@@ -65,12 +65,10 @@ class Head:
 
     def take_status(self) -> int | Refused | None:
         """The status of the next status line; None if it is not there yet."""
-        start = bytes(self.got[self.at : self.at + len(_MAGIC)])
-        if not _MAGIC.startswith(start):
-            if self.status is not None:
-                return self.refused(FailureKind.BAD_HTTP)
-            strange = next(byte for byte, due in zip(start, _MAGIC, strict=False) if byte != due)
-            return Refused(FailureKind.NOT_THIS_PROTOCOL, strange)
+        if not self.got.startswith(_MAGIC, self.at):
+            start = bytes(self.got[self.at : self.at + len(_MAGIC)])
+            if not _MAGIC.startswith(start):
+                return self._refused_by_its_start(start)
         line = self._take_line()
         if line is None or isinstance(line, Refused):
             return line
@@ -80,10 +78,10 @@ class Head:
         self.status = int(found[1])
         return self.status
 
-    def take_field(self) -> bytes | Refused | None:
+    def take_field(self) -> bytearray | Refused | None:
         """The next header line, empty at the end of the head; None if it is not there yet."""
         line = self._take_line()
-        if line:
+        if line and not isinstance(line, Refused):
             self._fields += 1
             if self._fields > self._limits.headers_max:
                 return self.refused(FailureKind.HEADER_TOO_LARGE)
@@ -93,7 +91,13 @@ class Head:
         """A refusal that names the status, if there is one."""
         return Refused(kind, self.status)
 
-    def _take_line(self) -> bytes | Refused | None:
+    def _refused_by_its_start(self, start: bytes) -> Refused:
+        if self.status is not None:  # it did speak HTTP before
+            return self.refused(FailureKind.BAD_HTTP)
+        strange = next(byte for byte, due in zip(start, _MAGIC, strict=False) if byte != due)
+        return Refused(FailureKind.NOT_THIS_PROTOCOL, strange)
+
+    def _take_line(self) -> bytearray | Refused | None:
         got, at = self.got, self.at
         room = self._limits.head_max_bytes - self._spent_bytes
         end = got.find(b"\n", max(self._scanned, at))
@@ -105,4 +109,4 @@ class Head:
             return self.refused(FailureKind.HEADER_TOO_LARGE)
         self._spent_bytes += size
         self.at = end + 1
-        return bytes(got[at : end - 1] if size > 1 and got[end - 1] == 0x0D else got[at:end])
+        return got[at : end - 1] if size > 1 and got[end - 1] == 0x0D else got[at:end]
