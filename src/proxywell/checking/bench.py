@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol as Port
 
 from proxywell.checking.anonymity import learn_baseline
 from proxywell.checking.control import Control, ControlLine, addresses_of, ask_directly
-from proxywell.checking.exit_ip import canonical_ip, is_public
+from proxywell.checking.exit_ip import is_public
 from proxywell.checking.health import Health, TokenBucket
 from proxywell.checking.judge import Judge, JudgeKind
 from proxywell.checking.pages import repeats
 from proxywell.checking.ports import Baseline
 from proxywell.checking.wire import Verifier, key_in
 from proxywell.model.clock import Clock
+from proxywell.model.failure import FailureKind
 from proxywell.telemetry.events import JudgeKeyLearnt, JudgeUnwell, JudgeWell, emit
 
-TIMEOUT_S = 5.0  # of one direct request, and of resolving a name
-
-
-class AddressGuard(Port):
-    """What is needed of ``net.guard.Guard``."""
-
-    def refusal(self, host: str, port: int) -> object | None:
-        """Why a canonical address may not be dialled; None if it may."""
-        ...
+TIMEOUT_S = 5.0  # to resolve a name, to connect, and for the answer
+_NOT_RESOLVED = {
+    FailureKind.ADDRESS_REFUSED: "its address is refused (--allow-private permits private ones)",
+    FailureKind.LOCAL_FAULT: "our resolver does not answer",
+}
 
 
 class Bench:
@@ -42,7 +38,6 @@ class Bench:
         self,
         judge: Judge,
         *,
-        guard: AddressGuard,
         line: ControlLine,
         clock: Clock,
         public_rate_per_s: float,
@@ -52,8 +47,7 @@ class Bench:
 
         Args:
             judge: Whom.
-            guard: Says which of its addresses may be dialled.
-            line: How direct requests leave.
+            line: How direct requests leave, and which addresses may be dialled.
             clock: For health and latency.
             public_rate_per_s: Its allowance if it turns out to be a public one of others.
             saw: Told the address of ours that it saw (empty if it cannot know) and the seconds
@@ -63,7 +57,7 @@ class Bench:
         self.health = Health()
         self.bucket: TokenBucket | None = None
         self.said = "nothing yet"
-        self._guard, self._line, self._clock = guard, line, clock
+        self._line, self._clock = line, clock
         self._public_rate_per_s = public_rate_per_s
         self._saw = saw
         self._asking: asyncio.Task[None] | None = None
@@ -137,22 +131,12 @@ class Bench:
 
     async def _resolve(self) -> bool:
         spec = self.judge.spec
-        literal = canonical_ip(spec.host)
-        try:
-            found = (
-                (literal,)
-                if literal is not None
-                else await addresses_of(spec.host, spec.port, timeout_s=TIMEOUT_S)
-            )
-        except (OSError, UnicodeError) as error:
-            self.said = f"its name does not resolve ({str(error) or 'no answer'})"
+        found = await addresses_of(spec.host, spec.port, line=self._line)
+        if isinstance(found, FailureKind):
+            self.said = _NOT_RESOLVED.get(found, "its name does not resolve")
             return False
-        allowed = tuple(ip for ip in found if self._guard.refusal(ip, spec.port) is None)
-        if not allowed:
-            self.said = "its addresses are refused (--allow-private permits private ones)"
-            return False
-        self.judge.addresses = allowed
-        if spec.kind is not JudgeKind.PROXYWELL and is_public(allowed[0]):
+        self.judge.addresses = found
+        if spec.kind is not JudgeKind.PROXYWELL and is_public(found[0]):
             self.bucket = TokenBucket(self._public_rate_per_s)
         return True
 

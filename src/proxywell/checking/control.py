@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import ssl
 
 from msgspec import Struct
 
 from proxywell.checking.judge import Request
 from proxywell.checking.pages import Page
+from proxywell.checking.ports import Stream
 from proxywell.model.clock import Clock
 from proxywell.model.failure import FailureKind
+from proxywell.net.dial import open_direct
+from proxywell.net.resolve import GuardRefusal, resolve
+from proxywell.net.translate import Stage, failure_of
 from proxywell.protocols.head import HttpLimits
 from proxywell.protocols.http import Answered, AnswerReader
 from proxywell.protocols.machine import Refused
@@ -43,12 +45,14 @@ class ControlLine(Struct, frozen=True):
     """How direct requests leave.
 
     Attributes:
+        refusal: ``Guard.refusal``.
         source_address: Local address to connect from; None: the system's choice.
         context: Verifies https judges.
         answer_max_bytes: Longest body that is read.
-        timeout_s: For one whole request.
+        timeout_s: To resolve a name, to connect, and for the answer: each.
     """
 
+    refusal: GuardRefusal
     source_address: str | None
     context: ssl.SSLContext | None
     answer_max_bytes: int
@@ -68,68 +72,71 @@ async def ask_directly(
         clock: For what it took and for signed times.
     """
     begin_s = clock.monotonic_s()
-    body, overloaded = b"", False
-    page: Page | None = None
     try:
-        async with asyncio.timeout(line.timeout_s):
-            read = await _exchange(request, address, secure=secure, line=line)
-    except TimeoutError:
-        said = f"nothing within {line.timeout_s:g} s"
+        read = await _exchange(request, address, secure=secure, line=line)
     except ssl.SSLCertVerificationError as error:
         said = f"a certificate that is not trusted ({error.verify_message})"
-    except ssl.SSLError as error:
-        said = f"no proper TLS ({error.reason or error})"
+        return Control(None, said, clock.monotonic_s() - begin_s)
     except OSError as error:
-        said = (os.strerror(error.errno) if error.errno else str(error)).lower()
-    else:
-        if isinstance(read, Refused):
-            said = read.kind.value
-        else:
-            answer = read.answer
-            body, overloaded = answer.body, answer.status in _OVERLOADED
-            looked = request.look(answer, now_s=clock.now_s())
-            if isinstance(looked, FailureKind):
-                status = looked is FailureKind.HTTP_STATUS
-                said = f"status {answer.status}" if status else looked.value
-            else:
-                page, said = looked, ""
-    return Control(page, said, clock.monotonic_s() - begin_s, overloaded, body)
+        read = failure_of(error, Stage.ANSWER)
+    took_s = clock.monotonic_s() - begin_s
+    if isinstance(read, FailureKind):
+        return Control(None, _in_words(read), took_s)
+    answer = read.answer
+    page = request.look(answer, now_s=clock.now_s())
+    if not isinstance(page, FailureKind):
+        return Control(page, "", took_s, body=answer.body)
+    said = f"status {answer.status}" if answer.status != 200 else _in_words(page)
+    return Control(None, said, took_s, answer.status in _OVERLOADED, answer.body)
+
+
+async def whole_answer(stream: Stream, limits: HttpLimits) -> Answered | FailureKind:
+    """Read one answer to its end.
+
+    Raises:
+        OSError: The stream failed; TimeoutError at its deadline.
+    """
+    reader = AnswerReader(limits)
+    while True:  # ends with the answer, the stream, a limit or the stream's deadline
+        data = await stream.receive(_READ_BYTES)
+        step = reader.receive(data) if data else reader.ended()
+        if isinstance(step, Answered):
+            return step
+        if isinstance(step, Refused):
+            return step.kind
+
+
+async def addresses_of(host: str, port: int, *, line: ControlLine) -> tuple[str, ...] | FailureKind:
+    """Resolve a judge's host to vetted addresses, IPv4 first; or say why there are none."""
+    deadline_s = asyncio.get_running_loop().time() + line.timeout_s
+    found = await resolve(host, port, guard_refusal=line.refusal, deadline_s=deadline_s)
+    if isinstance(found, FailureKind):
+        return found
+    return tuple(sorted(found, key=lambda ip: ":" in ip))
 
 
 async def _exchange(
     request: Request, address: str, *, secure: bool, line: ControlLine
-) -> Answered | Refused:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    source = line.source_address
-    fits = source is not None and (":" in source) == (":" in address)
-    reader, writer = await asyncio.open_connection(
+) -> Answered | FailureKind:
+    stream = await open_direct(
         address,
         request.port,
-        family=family,
-        local_addr=(source, 0) if fits else None,
-        ssl=line.context if secure else None,
-        server_hostname=request.host if secure else None,
+        refusal=line.refusal,
+        source_address=line.source_address,
+        connect_s=line.timeout_s,
+        answer_s=line.timeout_s,
     )
+    if isinstance(stream, FailureKind):
+        return stream
     try:
-        writer.write(request.origin())
-        answer = AnswerReader(HttpLimits(body_max_bytes=line.answer_max_bytes))
-        while True:  # ends with the answer, the stream, a limit or the caller's time-out
-            data = await reader.read(_READ_BYTES)
-            step = answer.receive(data) if data else answer.ended()
-            if isinstance(step, (Answered, Refused)):
-                return step
+        if secure:
+            assert line.context is not None, "https judges come with a context"
+            await stream.start_tls(line.context, request.host)
+        await stream.send(request.origin())
+        return await whole_answer(stream, HttpLimits(body_max_bytes=line.answer_max_bytes))
     finally:
-        writer.close()
+        stream.close()
 
 
-async def addresses_of(host: str, port: int, *, timeout_s: float) -> tuple[str, ...]:
-    """Resolve a judge's host, IPv4 first.
-
-    Raises:
-        OSError: It does not resolve, or not within ``timeout_s``.
-    """
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(timeout_s):
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = dict.fromkeys(entry[4][0] for entry in found)
-    return tuple(sorted((str(ip) for ip in addresses), key=lambda ip: ":" in ip))
+def _in_words(kind: FailureKind) -> str:
+    return kind.value.replace("_", " ")

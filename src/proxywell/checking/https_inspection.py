@@ -8,22 +8,22 @@ import ssl
 from base64 import b64encode
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from proxywell.checking.ports import Answer, Finding, JudgeRequest, Sighting, Stream, Subject
+from proxywell.checking.control import whole_answer
+from proxywell.checking.judge import JudgeKind
+from proxywell.checking.ports import Finding, JudgeRequest, Sighting, Stream, Subject
 from proxywell.model.clock import Clock
 from proxywell.model.endpoint import Protocol
 from proxywell.model.failure import Blame, FailureKind
 from proxywell.model.verdict import CheckState, CheckStep
+from proxywell.net.translate import Stage, failure_of
 from proxywell.protocols.head import HttpLimits
-from proxywell.protocols.http import Answered, AnswerReader
-from proxywell.protocols.machine import Refused
 
-_READ_BYTES = 16_384
-# OpenSSL's verification codes: X509_V_ERR_CERT_NOT_YET_VALID, _HAS_EXPIRED, and the mismatches
-# of host name, e-mail and address.
-_EXPIRED_CODES = frozenset({9, 10})
-_NAME_CODES = frozenset({62, 63, 64})
+_INTERCEPTION = frozenset(
+    {FailureKind.TLS_UNTRUSTED, FailureKind.TLS_NAME, FailureKind.TLS_EXPIRED}
+)
 
 
 class HttpsInspection:
@@ -43,8 +43,8 @@ class HttpsInspection:
 
         Args:
             clock: For signed times.
-            pins: SHA-256 of SubjectPublicKeyInfo in base64, any of which the leaf must have;
-                empty: the chain and the name are enough.
+            pins: SHA-256 of SubjectPublicKeyInfo in base64, one of which the leaf of a judge of
+                ours must have; empty: the chain and the name are enough.
             total_s: Longest inspection.
             answer_max_bytes: Longest body of the judge's answer.
         """
@@ -62,16 +62,21 @@ class HttpsInspection:
             return Finding(step=CheckStep(self.name, CheckState.UNAVAILABLE, reason=reason))
         first = subject.first.protocol
         protocol = Protocol.CONNECT if first is Protocol.HTTP else first
+        host = request.address if protocol is Protocol.SOCKS4 else request.host
         begin_s = self._clock.monotonic_s()
+        shown: bytes | None = None
+        found: Sighting | FailureKind
         try:
             async with asyncio.timeout(self._total_s):
-                stream = await subject.tunnel(protocol, request.host, request.port)
+                stream = await subject.tunnel(protocol, host, request.port)
                 if isinstance(stream, FailureKind):
-                    return await self._broken(subject, request, stream)
-                try:
-                    found = await self._through(stream, context, request)
-                finally:
-                    stream.close()
+                    found = stream
+                else:
+                    try:
+                        found = await self._through(stream, context, request)
+                        shown = stream.peer_certificate()
+                    finally:
+                        stream.close()
         except TimeoutError:
             found = FailureKind.ANSWER_TIMEOUT
         if isinstance(found, Sighting):
@@ -79,76 +84,61 @@ class HttpsInspection:
             step = CheckStep(self.name, CheckState.PASSED, target=request.judge, took_ms=took_ms)
             new = () if protocol is first else (protocol,)
             return Finding(step=step, sightings=(found,), protocols=new, https=True)
-        return await self._broken(subject, request, found)
+        return await self._broken(subject, request, found, shown)
 
     async def _through(
         self, stream: Stream, context: ssl.SSLContext, request: JudgeRequest
     ) -> Sighting | FailureKind:
         try:
             await stream.start_tls(context, request.host)
-            if not self._is_pinned(stream.peer_certificate()):
+            if not self._is_pinned(request, stream.peer_certificate()):
                 return FailureKind.TLS_UNTRUSTED
             await stream.send(request.origin())
-            answer = await self._answer(stream)
+            answer = await whole_answer(stream, self._limits)
         except OSError as error:  # those of TLS and of time are among them
-            return _what_happened(error)
+            return failure_of(error, Stage.ANSWER)
         if isinstance(answer, FailureKind):
             return answer
-        return request.read(answer, now_s=self._clock.now_s())
+        return request.read(answer.answer, now_s=self._clock.now_s())
 
-    async def _answer(self, stream: Stream) -> Answer | FailureKind:
-        reader = AnswerReader(self._limits)
-        while True:  # ends with the answer, the stream, a limit or the deadline
-            data = await stream.receive(_READ_BYTES)
-            step = reader.receive(data) if data else reader.ended()
-            if isinstance(step, Answered):
-                return step.answer
-            if isinstance(step, Refused):
-                return step.kind
-
-    async def _broken(self, subject: Subject, request: JudgeRequest, kind: FailureKind) -> Finding:
+    async def _broken(
+        self, subject: Subject, request: JudgeRequest, kind: FailureKind, shown: bytes | None
+    ) -> Finding:
         """Tell a proxy that intercepts from one that has no tunnels, and both from us."""
         if kind.blame is not Blame.PROXY or not await subject.panel.still_well(request.judge):
-            step = CheckStep(
-                self.name, CheckState.UNAVAILABLE, reason=kind.value, target=request.judge
-            )
-            return Finding(step=step)
-        step = CheckStep(self.name, CheckState.FAILED, reason=kind.value, target=request.judge)
-        if kind in _INTERCEPTION:
-            return Finding(step=step, failure=kind, https=False, intercepts_tls=True)
-        if kind is FailureKind.NOT_A_PROXY:
-            return Finding(step=step, failure=kind, https=False)
-        return Finding(step=step, https=False)
+            return Finding(step=self._step(CheckState.UNAVAILABLE, request, kind))
+        intercepts = kind in _INTERCEPTION
+        if not intercepts:
+            step = self._step(CheckState.FAILED, request, kind)
+            ours = kind if kind is FailureKind.NOT_A_PROXY else None
+            return Finding(step=step, failure=ours, https=False)
+        evidence = None
+        if shown is not None:
+            evidence = f"shown certificate: SHA-256 {hashlib.sha256(shown).hexdigest()}"
+        step = self._step(CheckState.FAILED, request, kind, evidence)
+        return Finding(step=step, failure=kind, https=False, intercepts_tls=True)
 
-    def _is_pinned(self, leaf: bytes | None) -> bool:
-        if not self._pins:
+    def _step(
+        self,
+        state: CheckState,
+        request: JudgeRequest,
+        kind: FailureKind,
+        detail: str | None = None,
+    ) -> CheckStep:
+        return CheckStep(self.name, state, reason=kind.value, target=request.judge, detail=detail)
+
+    def _is_pinned(self, request: JudgeRequest, leaf: bytes | None) -> bool:
+        if not self._pins or not request.judge.startswith(f"{JudgeKind.PROXYWELL}:"):
             return True
-        if leaf is None:
-            return False
-        spki = (
-            x509.load_der_x509_certificate(leaf)
-            .public_key()
-            .public_bytes(
-                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-        )
-        return b64encode(hashlib.sha256(spki).digest()).decode() in self._pins
+        return leaf is not None and _spki_pin(leaf) in self._pins
 
 
-_INTERCEPTION = frozenset(
-    {FailureKind.TLS_UNTRUSTED, FailureKind.TLS_NAME, FailureKind.TLS_EXPIRED}
-)
-
-
-def _what_happened(error: OSError) -> FailureKind:
-    match error:
-        case ssl.SSLCertVerificationError(verify_code=code):
-            if code in _EXPIRED_CODES:
-                return FailureKind.TLS_EXPIRED
-            return FailureKind.TLS_NAME if code in _NAME_CODES else FailureKind.TLS_UNTRUSTED
-        case ssl.SSLError():
-            return FailureKind.TLS_ALERT
-        case TimeoutError():
-            return FailureKind.ANSWER_TIMEOUT
-        case _:
-            return FailureKind.RESET
+def _spki_pin(leaf: bytes) -> str | None:
+    try:
+        key = x509.load_der_x509_certificate(leaf).public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    spki = key.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return b64encode(hashlib.sha256(spki).digest()).decode()

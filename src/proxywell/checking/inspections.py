@@ -148,15 +148,12 @@ class Siblings:
     async def inspect(self, subject: Subject) -> Finding:
         """Try them."""
         first = subject.first.protocol
-        in_socks = first not in _HTTP_FAMILY
-        family, other = (_SOCKS_FAMILY, _HTTP_FAMILY) if in_socks else (_HTTP_FAMILY, _SOCKS_FAMILY)
-        wave = _each_once([*family, other[0], *subject.candidate.hints], without={first})
-        tried = await self._try_all(subject, wave)
-        working = {first, *(protocol for protocol, sighting in tried.items() if sighting)}
-        rest = [*other] if not working.isdisjoint(other) else []
-        if Protocol.SOCKS4 in working:
-            rest.append(Protocol.SOCKS4A)
-        tried |= await self._try_all(subject, _each_once(rest, without={first, *wave}))
+        tried: dict[Protocol, Sighting | None] = {}
+        while wave := _worth_a_try(first, tried, subject.candidate.hints):  # each but once
+            told = await self._try_all(subject, wave)
+            if not told:
+                break
+            tried |= told
         found = {protocol: sighting for protocol, sighting in tried.items() if sighting}
         facts = [f"{', '.join(found)} too"] if found else []
         if len(found) < len(tried):
@@ -246,9 +243,16 @@ class ExitInspection:
         return Finding(step=step)
 
 
-def _each_once(protocols: Iterable[Protocol], *, without: set[Protocol]) -> tuple[Protocol, ...]:
-    """Each once, in order, without some."""
-    return tuple(one for one in dict.fromkeys(protocols) if one not in without)
+def _worth_a_try(
+    first: Protocol, tried: dict[Protocol, Sighting | None], hints: tuple[Protocol, ...]
+) -> tuple[Protocol, ...]:
+    working = {first, *(protocol for protocol, sighting in tried.items() if sighting)}
+    pair = (_HTTP_FAMILY, _SOCKS_FAMILY)
+    family, other = pair if first in _HTTP_FAMILY else reversed(pair)
+    worth = [*family, *(other[:1] if working.isdisjoint(other) else other), *hints]
+    if Protocol.SOCKS4 in working:
+        worth.append(Protocol.SOCKS4A)
+    return tuple(one for one in dict.fromkeys(worth) if one != first and one not in tried)
 
 
 def _sightings(subject: Subject) -> tuple[Sighting, ...]:

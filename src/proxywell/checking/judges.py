@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from proxywell.checking.bench import TIMEOUT_S, AddressGuard, Bench
+from proxywell.checking.bench import TIMEOUT_S, Bench
 from proxywell.checking.control import ControlLine
 from proxywell.checking.exit_ip import canonical_ip
 from proxywell.checking.judge import Judge, JudgeKind, JudgeSpec, Request, parse_judge
@@ -19,6 +19,7 @@ from proxywell.checking.wire import Verifier
 from proxywell.config.schema import JudgeSettings, NetworkSettings
 from proxywell.errors import NoJudgeError, SettingsError, UsageError
 from proxywell.model.clock import Clock, SystemClock
+from proxywell.net.guard import Guard
 from proxywell.net.local import outgoing_addresses
 
 # Asked when the user names none. Every verdict then says ``unsigned``.
@@ -59,7 +60,7 @@ class Judges:
         specs: Sequence[str],
         settings: JudgeSettings,
         network: NetworkSettings,
-        guard: AddressGuard,
+        guard: Guard,
         *,
         clock: Clock | None = None,
         source_address: str | None = None,
@@ -96,11 +97,12 @@ class Judges:
                 "checking starts without TLS, so name an http one as well"
             )
         self._context = _https_context(parsed, settings)
-        line = ControlLine(source_address, self._context, answer_max_bytes, TIMEOUT_S)
+        line = ControlLine(
+            guard.refusal, source_address, self._context, answer_max_bytes, TIMEOUT_S
+        )
         self._benches = [
             Bench(
                 self._judge(spec, verifier),
-                guard=guard,
                 line=line,
                 clock=self._clock,
                 public_rate_per_s=settings.public_rate_per_s,
@@ -295,7 +297,7 @@ def loopback_source(specs: Sequence[str]) -> str | None:
     return "127.0.0.2" if hosts and all(on_loopback) else None
 
 
-def _refuse_literal(spec: JudgeSpec, guard: AddressGuard) -> None:
+def _refuse_literal(spec: JudgeSpec, guard: Guard) -> None:
     address = canonical_ip(spec.host)
     if address is not None and guard.refusal(address, spec.port) is not None:
         raise UsageError(
