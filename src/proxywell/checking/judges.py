@@ -33,7 +33,8 @@ PUBLIC_JUDGES = (
     "ip:https://api.ipify.org/",
 )
 _AGAIN_S = 0.5  # a judge in doubt is asked again this soon
-_DOUBT_MIN_S = 1.0  # and no sooner than this after the last time, however often it is doubted
+_UNWELL_S = 2.0  # and so often when none is well, since all checks wait for it
+_DOUBT_MIN_S = 1.0  # between rounds, however often judges are doubted
 _FRESH_S = 2.0  # an answer this recent proves a judge well
 _ADDRESSES_EVERY_S = 600.0
 _ADDRESSES_KEPT_S = 3_600.0
@@ -257,22 +258,32 @@ class Judges:
     async def _keep_asking(self) -> None:
         self._addresses_due_s = self._clock.monotonic_s() + _ADDRESSES_EVERY_S
         while True:  # ends when it is cancelled by close()
+            asked_at_s = self._clock.monotonic_s()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._doubted.wait(), self._until_next_round_s())
             doubted = self._doubted.is_set()
-            in_doubt = doubted or any(bench.health.in_doubt for bench in self._benches)
             if doubted:
-                await asyncio.sleep(_DOUBT_MIN_S)
+                since_s = self._clock.monotonic_s() - asked_at_s
+                await asyncio.sleep(max(0.0, _DOUBT_MIN_S - since_s))
                 self._doubted.clear()
-            else:
-                wait_s = _AGAIN_S if in_doubt else self._settings.control_s
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._doubted.wait(), wait_s)
-            await self._round()
+            if doubted or not self._idle():
+                await self._round()
+
+    def _idle(self) -> bool:
+        """Nobody has used the judges for a while, and none of them is in question."""
+        if self.unwell_since_s() is not None or any(b.health.in_doubt for b in self._benches):
+            return False
+        unused_s = self._clock.monotonic_s() - self._used_at_s
+        return unused_s > _IDLE_ROUNDS * self._settings.control_s
+
+    def _until_next_round_s(self) -> float:
+        if any(bench.health.in_doubt for bench in self._benches):
+            return _AGAIN_S
+        ill = self.unwell_since_s() is not None
+        return min(self._settings.control_s, _UNWELL_S) if ill else self._settings.control_s
 
     async def _round(self) -> None:
         now_s = self._clock.monotonic_s()
-        idle_s = _IDLE_ROUNDS * self._settings.control_s
-        if now_s - self._used_at_s > idle_s and self.unwell_since_s() is None:
-            return
         due = [bench for bench in self._benches if bench.health.leave_until_s <= now_s]
         await asyncio.gather(*(bench.ask() for bench in due))
         if now_s >= self._addresses_due_s:
