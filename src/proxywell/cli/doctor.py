@@ -6,6 +6,7 @@ examine adds one. A check must end by itself and never change what it looks at.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import select
@@ -22,6 +23,7 @@ from typing import Final
 import rich_click as click
 from msgspec import Struct
 
+from proxywell.checking.judges import Judges
 from proxywell.cli.exit_codes import DONE, SURROUNDINGS_FAILED
 from proxywell.cli.options import Output, output_option, place_options
 from proxywell.cli.output import show_object
@@ -29,12 +31,14 @@ from proxywell.config.loader import load
 from proxywell.config.places import make_ready, state_directory
 from proxywell.config.schema import Settings
 from proxywell.errors import ProxywellError, StateError
+from proxywell.net.guard import Guard
 
 SPACE_LOW_BYTES: Final = 200 * 2**20
 SPACE_OUT_BYTES: Final = 20 * 2**20
 STORE_CHECK_S: Final = 5.0
 STORES: Final = ("ledger.sqlite", "pool.sqlite")
 RESERVED_FILES: Final = 64  # standard streams, stores, event loop, judges, lists being read
+JUDGE_PATIENCE_S: Final = 5.0
 SQLITE_STEPS_BETWEEN_LOOKS: Final = 10_000
 
 
@@ -245,11 +249,52 @@ def judges_are_named(patient: Patient) -> Iterator[Finding]:
         )  # fmt: skip
     elif any(judge.startswith("proxywell:") for judge in judges) and not keys:
         yield Finding(
-            "judges", State.FAILED, "a signing judge is named, but no key to believe it by",
+            "judges", State.WEAK, "a signing judge is named, but not its key: the first one seen "
+            "is believed",
             "set judge.public_keys to what `proxywell judge serve` prints",
         )  # fmt: skip
     else:
         yield Finding("judges", State.WELL, f"{len(judges)} named")
+
+
+def judges_answer(patient: Patient) -> Iterator[Finding]:
+    """The user's own judges can be read, may be dialled, and answer directly within seconds.
+
+    Public judges are not asked: an examination is no reason to spend their patience.
+    """
+    settings = patient.settings
+    if not settings.judges:
+        return
+    network = settings.network
+    guard = Guard(
+        allow_private=network.allow_private, allow_service_ports=network.allow_service_ports
+    )
+    try:
+        judges = Judges(
+            settings.judges,
+            settings.judge,
+            network,
+            guard,
+            source_address=settings.checking.source_address,
+        )
+        own = asyncio.run(_meet(judges))
+    except ProxywellError as error:
+        yield Finding(
+            "judges answer", State.FAILED, str(error), "correct judges, or mend the way to them"
+        )
+    else:
+        seen = f"; they see us as {', '.join(sorted(own))}" if own else ""
+        yield Finding(
+            "judges answer", State.WELL, f"directly, within {JUDGE_PATIENCE_S:.0f} s{seen}"
+        )
+
+
+async def _meet(judges: Judges) -> frozenset[str]:
+    try:
+        await judges.start(time.monotonic() + JUDGE_PATIENCE_S)
+        return judges.own_addresses
+    finally:
+        await judges.close()
 
 
 CHECKS: tuple[Check, ...] = (
@@ -260,6 +305,7 @@ CHECKS: tuple[Check, ...] = (
     source_address_is_ours,
     program_is_fast,
     judges_are_named,
+    judges_answer,
 )
 
 

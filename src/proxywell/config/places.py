@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from proxywell.errors import StateError
@@ -57,8 +56,9 @@ def make_ready(directory: Path) -> Path:
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
+        probe = directory / f".writable-{os.getpid()}"  # tempfile would take 8 ms to import
+        os.close(os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
+        probe.unlink(missing_ok=True)
     except FileExistsError as error:
         raise StateError(
             f"state directory {directory} is a file; name a directory with --state"

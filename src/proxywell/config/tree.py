@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -50,7 +51,8 @@ def sections_of(root: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
     }
 
 
-def table_of(root: type[msgspec.Struct]) -> dict[str, FieldSpec]:
+@functools.cache
+def table_of(root: type[msgspec.Struct]) -> Mapping[str, FieldSpec]:
     """List every field of a settings tree by its path: the top level first, then by section."""
     sections = sections_of(root)
     found = [spec for spec in _fields(root, "") if spec.path not in sections]

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from proxywell.cli.doctor import CHECKS, Finding, Patient, State, examine, in_words
+from proxywell.cli.doctor import (
+    CHECKS,
+    Finding,
+    Patient,
+    State,
+    examine,
+    in_words,
+    judges_answer,
+    judges_are_named,
+)
 from proxywell.cli.main import program
 from proxywell.config.schema import CheckingSettings, JudgeSettings, PoolSettings, Settings
 
@@ -41,7 +50,7 @@ def test_a_healthy_patient_stays_as_it_is_and_is_told_so(patient: Ward, tmp_path
 def test_every_trouble_has_a_remedy(patient: Ward) -> None:
     sick = patient(
         Settings(
-            judges=("proxywell:https://judge/",),
+            judges=("proxywell:https://10.0.0.1/",),
             judge=JudgeSettings(ca_file="/absent.pem"),
             pool=PoolSettings(geo_file="/absent.mmdb"),
             checking=CheckingSettings(max_sockets=100_000),
@@ -50,7 +59,7 @@ def test_every_trouble_has_a_remedy(patient: Ward) -> None:
     (sick.state_dir).write_text("a file", encoding="utf-8")
     troubles = [one for one in examine(sick) if one.state is not State.WELL]
     assert {one.check for one in troubles} >= {
-        "judge.ca_file", "pool.geo_file", "state directory", "judges",
+        "judge.ca_file", "pool.geo_file", "state directory", "judges", "judges answer",
     }  # fmt: skip
     assert all(one.remedy for one in troubles)
 
@@ -115,7 +124,7 @@ def test_without_epoll_it_depends_on_what_was_asked_for(
     [
         ((), (), State.WEAK),
         (("azenv:http://j/",), (), State.WELL),
-        (("proxywell:http://j/",), (), State.FAILED),
+        (("proxywell:http://j/",), (), State.WEAK),
         (("proxywell:http://j/",), ("key",), State.WELL),
     ],
 )
@@ -123,7 +132,25 @@ def test_a_judge_is_named_and_can_be_believed(
     patient: Ward, judges: tuple[str, ...], keys: tuple[str, ...], state: State
 ) -> None:
     settings = Settings(judges=judges, judge=JudgeSettings(public_keys=keys))
-    assert found(patient(settings), "judges").state is state
+    (finding,) = judges_are_named(patient(settings))
+    assert finding.state is state
+
+
+@pytest.mark.parametrize(
+    ("judge", "keys", "said"),
+    [
+        ("azenf:http://judge.example/", (), "azenv"),
+        ("azenv:http://10.0.0.1/", (), "10.0.0.1"),
+        ("proxywell:http://judge.example/", ("no key",), "public_keys"),
+    ],
+)
+def test_a_judge_that_cannot_be_used_is_said_before_anybody_is_asked(
+    patient: Ward, judge: str, keys: tuple[str, ...], said: str
+) -> None:
+    settings = Settings(judges=(judge,), judge=JudgeSettings(public_keys=keys))
+    (finding,) = judges_answer(patient(settings))
+    assert finding.state is State.FAILED
+    assert said in finding.said
 
 
 def test_a_check_that_breaks_is_a_finding_and_hides_no_other(patient: Ward) -> None:
