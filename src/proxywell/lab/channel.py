@@ -46,6 +46,7 @@ class Channel:
     """
 
     __slots__ = (
+        "__weakref__",
         "_closing",
         "_connecting",
         "_ending",

@@ -172,6 +172,7 @@ class _Builder:
         middle = math.log(latency.median_s * factor)
         proxy.latency_mu = self._draw.gauss(middle, latency.sigma_between)
         proxy.latency_sigma = latency.sigma_within
+        proxy.latency_cap_s = latency.cap_s
 
     def _exits(self, proxy: Proxy) -> tuple[str, ...]:
         exits, draw = self._profile.exits, self._draw
@@ -189,7 +190,8 @@ class _Builder:
         if draw.random() < exits.same_network:
             network = proxy.host.rpartition(".")[0]
             return (f"{network}.{draw.randint(1, 254)}",)
-        count = 2 if draw.random() < exits.rotating / max(share, 1e-9) else 1
+        elsewhere = share * (1 - exits.same_network)  # the share of those that come here
+        count = 2 if draw.random() * elsewhere < exits.rotating else 1
         return tuple(self._address(EXIT_NETWORKS) for _ in range(count))
 
     def _give_marks(self, proxy: Proxy) -> None:

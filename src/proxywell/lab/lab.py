@@ -113,7 +113,8 @@ class Lab:
         candidates: Instead of the profile's number.
         directory: Where lists, truth and certificates are written; None: a temporary one,
             removed at the end.
-        one_device: None: one socket for all addresses where the system can; False: one each.
+        one_device: None: one socket for all addresses where the system can; False: a socket
+            for each proxy and the loop's own readers, as on other systems.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Lab:
         self._timelines: dict[tuple[str, int], Timeline] = {}
         self._started_s = 0.0
         self._around: Surroundings
+        self._sweeper: asyncio.TimerHandle
         self._offer: LabOffer | None = None
 
     @property
@@ -213,6 +215,7 @@ class Lab:
         self._start_churn()
         self._offer = await self._serve_sites(self._directory)
         self._sweep_later()
+        self._closing.callback(self._stop_sweeping)
 
     def _move_exits(self) -> None:
         """Without the device trick only a few addresses can be connected from."""
@@ -262,8 +265,7 @@ class Lab:
         visit.start(Channel(around.watch, sock, visit))
 
     def _sweep_later(self) -> None:
-        timer = self._around.loop.call_later(SWEEP_S, self._sweep)
-        self._closing.callback(timer.cancel)
+        self._sweeper = self._around.loop.call_later(SWEEP_S, self._sweep)
 
     def _sweep(self) -> None:
         """Close visits that nobody ended for ten minutes; the oldest come first."""
@@ -277,8 +279,12 @@ class Lab:
             visit.close()
         self._sweep_later()
 
+    def _stop_sweeping(self) -> None:
+        self._sweeper.cancel()  # always the latest one
+
     def _close_visits(self) -> None:
         for visit in list(self._around.visits):
+            visit.client.reset()  # what is still queued would keep it open
             visit.close()
 
     async def _serve_sites(self, directory: Path) -> LabOffer:

@@ -77,6 +77,7 @@ class Proxy:
             changes to answers.
         latency_mu: Mean of ln of its time to answer in seconds; minus infinity: at once.
         latency_sigma: Standard deviation of the same between requests.
+        latency_cap_s: It never takes longer.
         user, password: The login that it demands; None if it demands none.
         off: How it behaves while it is off: ``reset`` or ``silent``.
         memory: What it remembers between connections.
@@ -95,6 +96,7 @@ class Proxy:
     answer_style: str = "kept"
     latency_mu: float = -math.inf
     latency_sigma: float = 0.0
+    latency_cap_s: float = 60.0
     user: str | None = None
     password: str | None = None
     off: str = "reset"

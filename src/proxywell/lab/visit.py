@@ -73,9 +73,8 @@ class Visit:
         self.client = client
         proxy = self.proxy
         if proxy.latency_mu > -math.inf:
-            self.takes_s = min(
-                math.exp(self.around.draw.gauss(proxy.latency_mu, proxy.latency_sigma)), 60.0
-            )
+            drawn_s = math.exp(self.around.draw.gauss(proxy.latency_mu, proxy.latency_sigma))
+            self.takes_s = min(drawn_s, proxy.latency_cap_s)
         self.begin()
 
     def begin(self) -> None:

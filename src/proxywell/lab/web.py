@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol as Port
@@ -157,17 +158,20 @@ class WebListener:
         self._watch = watch
         self._site = site
         self._listener = listen_on(host)
+        self._channels: weakref.WeakSet[Channel] = weakref.WeakSet()
         self.port: int = self._listener.getsockname()[1]
         watch.add(self._listener.fileno(), self._take)
 
     def close(self) -> None:
-        """Stop listening; connections that are open end with the watch."""
+        """Stop listening, and cut what is open."""
         self._watch.remove(self._listener.fileno())
         self._listener.close()
+        for channel in list(self._channels):
+            channel.reset()
 
     def _take(self, _events: int) -> None:
         for sock, peer in accept_all(self._listener):
-            Channel(self._watch, sock, WebVisit(self._site, peer))
+            self._channels.add(Channel(self._watch, sock, WebVisit(self._site, peer)))
 
 
 async def serve_tls(site: Site, host: str, context: ssl.SSLContext) -> tuple[asyncio.Server, int]:

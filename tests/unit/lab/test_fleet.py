@@ -12,9 +12,11 @@ from proxywell.lab.fleet import build_fleet
 from proxywell.lab.lists import MALFORMED, publish
 from proxywell.lab.profile import Profile, load_profile
 from proxywell.lab.proxy import Proxy, truth_of
-from proxywell.model.endpoint import Protocol
+from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.failure import Blame
 from proxywell.model.verdict import Anonymity
+from proxywell.sources.grammar import HINT_BITS, Entry
+from proxywell.sources.parse import ListParser
 
 
 def of_size(name: str, candidates: int) -> Profile:
@@ -52,6 +54,19 @@ def test_shares_are_those_of_the_profile(realistic: list[Proxy]) -> None:
     levels = Counter(proxy.anonymity for proxy in forwarding)
     assert levels[Anonymity.ELITE] / len(forwarding) == pytest.approx(0.50, abs=0.07)
     assert levels[Anonymity.TRANSPARENT] / len(forwarding) == pytest.approx(0.35, abs=0.07)
+
+
+def test_exits_differ_from_what_is_listed_as_often_as_the_profile_says(
+    realistic: list[Proxy],
+) -> None:
+    forwarding = [p for p in realistic if p.exits and p.behaviour.name != "changing_exit"]
+    http = [p for p in forwarding if p.protocols[0] is Protocol.HTTP]
+    socks5 = [p for p in forwarding if p.protocols[0] is Protocol.SOCKS5]
+    for group, share in ((http, 0.33), (socks5, 0.68)):
+        other = [p for p in group if p.exits[0] != p.host]
+        assert len(other) / len(group) == pytest.approx(share, abs=0.08)
+        rotating = [p for p in group if len(p.exits) > 1]
+        assert len(rotating) / len(group) == pytest.approx(0.14, abs=0.05)
 
 
 def test_no_two_proxies_share_a_place_and_none_lives_where_judges_or_clients_do(
@@ -154,3 +169,22 @@ def test_only_the_list_of_logins_has_logins() -> None:
     profile = load_profile("small")
     for entry in publish(placed(build_fleet(profile, 2)), profile, 2):
         assert ("@" in entry.text) == (entry.name == "logins.txt")
+
+
+def test_our_own_reader_finds_in_each_list_what_the_lab_says_is_in_it() -> None:
+    profile = load_profile("small")
+    fleet = placed(build_fleet(profile, 4))
+    known = {proxy.netloc: proxy for proxy in fleet}
+    malformed = 0
+    for entry in publish(fleet, profile, 4):
+        parser = ListParser()
+        found = [*parser.feed(entry.text.encode()), *parser.finish()]
+        good = [each for each in found if isinstance(each, Entry)]
+        malformed += len(found) - len(good)
+        assert len(good) == entry.entries
+        for each in good:
+            proxy = known[Endpoint(each.host, each.port).netloc]
+            assert (each.user, each.password) == (proxy.user, proxy.password)
+            if entry.protocol is None and proxy.user is None:
+                assert each.hints == HINT_BITS[proxy.hint]
+    assert malformed == profile.lists.malformed_lines
