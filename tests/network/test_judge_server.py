@@ -26,6 +26,7 @@ from proxywell.judge.certificate import (
 from proxywell.judge.connection import Limits
 from proxywell.judge.keys import KEY_FILE, load_or_make_key
 from proxywell.judge.server import JudgeServer, JudgeStartError, Listen
+from tests.network.conftest import Run
 
 LOOPBACK = Listen("127.0.0.1", 0)
 NONCE = "0123456789abcdef" * 2
@@ -350,3 +351,20 @@ if sys.platform == "linux":
         (tmp_path / KEY_FILE).chmod(0)
         with pytest.raises(StateError, match="cannot be read"):
             load_or_make_key(tmp_path)
+
+
+def test_it_serves_http_and_https_on_each_event_loop(run: Run) -> None:
+    certificate = make_certificate(["127.0.0.1"])
+
+    async def scene() -> None:
+        tls = certificate.server_context()
+        async with JudgeServer(http=[LOOPBACK], https=[LOOPBACK], tls=tls) as judge:
+            assert seen_in(await raw(judge.url, get(path_of(NONCE)))).peer_ip == "127.0.0.1"
+            context = ssl.create_default_context(cadata=certificate.anchor_pem.decode())
+            port = int(judge.https_urls[0].rstrip("/").rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+            writer.write(get(path_of(NONCE)))
+            assert seen_in(await reader.read()).nonce == NONCE
+            writer.close()
+
+    run(scene())
