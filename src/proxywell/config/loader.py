@@ -6,7 +6,6 @@ wherever it stands, and the nearest name that does exist is suggested.
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -200,25 +199,27 @@ def _from_file(
     text = _read(file, "settings file", FILE_MAX_BYTES)
     try:
         content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"settings file {file} is not TOML: {error}") from error
     sections = sections_of(root)
     origin = Origin(OriginKind.FILE, str(file))
     given = {}
     for name, value in content.items():
-        if name in table:
+        if name in table and "." not in name:
             given[name] = Given(value, origin)
             continue
         if name not in sections:
             tail = suggestion(name, [*sections, *table])
-            raise SettingsError(f"settings file {file}: no section or setting {name!r}{tail}")
+            raise SettingsError(
+                f"settings file {file}: no section or setting {_cut(repr(name))}{tail}"
+            )
         if not isinstance(value, dict):
             raise SettingsError(f"settings file {file}: {name} is a section; write [{name}]")
         for field, inner in value.items():
             path = f"{name}.{field}"
             if path not in table:
                 tail = suggestion(path, table)
-                raise SettingsError(f"settings file {file}: no setting {path!r}{tail}")
+                raise SettingsError(f"settings file {file}: no setting {_cut(repr(path))}{tail}")
             given[path] = Given(inner, origin)
     return given
 
@@ -253,14 +254,11 @@ def _converted(spec: FieldSpec, given: Given) -> Any:
     elif given.lax and value == "" and spec.default is None:
         value = None
     try:
-        found = msgspec.convert(
+        return msgspec.convert(
             value, spec.annotation, strict=not given.lax, dec_hook=_secret_from_text
         )
-    except (msgspec.ValidationError, OverflowError) as error:
+    except msgspec.ValidationError as error:
         raise SettingsError(_refusal(spec, given)) from error
-    if isinstance(found, float) and not math.isfinite(found):
-        raise SettingsError(_refusal(spec, given))
-    return found
 
 
 def _secret_from_text(kind: type, value: object) -> Secret:
@@ -280,7 +278,14 @@ def _refusal(spec: FieldSpec, given: Given) -> str:
 def _shown(spec: FieldSpec, value: object) -> str:
     if spec.secret:
         return HIDDEN
-    text = without_credentials(repr(value))
+    try:
+        text = without_credentials(repr(value))
+    except ValueError:  # a whole number with more digits than Python writes
+        return "a number beyond all measure"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= SHOWN_MAX_CHARACTERS else text[:SHOWN_MAX_CHARACTERS] + "…"
 
 

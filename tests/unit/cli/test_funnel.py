@@ -191,3 +191,9 @@ def test_every_failure_has_its_stage() -> None:
 def test_a_failure_that_this_version_does_not_know_is_still_counted() -> None:
     report = of(failed={"from_the_future": 100})
     assert narrowings(report)[-2][2] == {"from_the_future": 100}
+
+
+def test_candidates_whose_failure_nobody_told_are_lost_before_anything_was_learnt() -> None:
+    report = of(working=40, failed={"reset": 10})
+    (reachable,) = [lost for stage, _, lost in narrowings(report) if stage is Stage.REACHABLE]
+    assert reachable["for no reason told"] == 50

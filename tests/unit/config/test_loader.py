@@ -127,6 +127,8 @@ def test_the_environment_gives_lists_numbers_truth_and_nothing() -> None:
         ("[checking]\nmax_socket = 1", {}, ["did you mean checking.max_sockets?"]),
         ("[checking]\nMax-Sockets = 1", {}, ["did you mean checking.max_sockets?"]),
         ("judge = 1", {}, ["write [judge]"]),
+        ("'refresh.lease_s' = 9", {}, ["no section or setting 'refresh.lease_s'"]),
+        ("x" * 2**19 + " = 1", {}, ["no section or setting 'xxx", "…"]),
         ("", {"PROXYWELL_CHECKING__MAX_SOCKET": "1"},
          ["PROXYWELL_CHECKING__MAX_SOCKET ", "did you mean PROXYWELL_CHECKING__MAX_SOCKETS?"]),
         ("", {"PROXYWELL_JUDGE": "x"}, ["did you mean PROXYWELL_JUDGES?"]),
@@ -157,6 +159,9 @@ def test_an_unknown_name_is_refused_with_the_nearest_one(
         ("[refresh]\nchunk_size = 0", {},
          ("refresh.chunk_size is 0 (file given.toml); give a whole number from 1 to 100000 "
          "or nothing")),
+        ("[log]\nlevel = 0x" + "f" * 5_000, {},
+         ("log.level is a number beyond all measure (file given.toml); give one of debug, error, "
+         "info, warning")),
         ("judges = 'azenv:http://u:secret@h/'", {},
          "judges is 'azenv:http://***@h/' (file given.toml); give a list, each entry a text"),
         ("[log]\nformat = 'yaml'", {},
@@ -180,6 +185,7 @@ def test_a_wrong_value_is_said_with_its_name_value_origin_and_range(
         (b"[checking\n", "is not TOML"),
         (b"\xff\xfe\x00", "is not UTF-8 text"),
         (b"a = " + b"[" * 20_000, "is not TOML"),
+        (b"a = " + b"9" * 5_000, "is not TOML"),
         (b"# " + b"x" * 2**20, "longer than"),
     ],
 )
