@@ -62,7 +62,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     Attributes:
         proxy: The URL that a client pastes, credentials included.
         host, port: The endpoint.
-        protocol: The best protocol that works, else the last one tried; None if none was.
+        protocol: The best protocol that works, else the one that got furthest; None if none was
+            tried.
         protocols: All protocols that work, best first.
         working: True only if every required check passed.
         failure, blame: Both None when working; blame other than ``proxy`` means inconclusive.

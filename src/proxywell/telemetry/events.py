@@ -123,6 +123,37 @@ class JudgeKeyLearnt(Event):
     public_key: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckerFault(Event):
+    """A bug of ours in the checker ({where}): {error}: {text}; other candidates go on.
+
+    The candidate is inconclusive: nothing is held against it.
+    """
+
+    name = "checking.fault"
+    level = logging.ERROR
+    where: str  # probe, inspection, done, reactor
+    error: str  # the exception's type
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChecksPaused(Event):
+    """No judge answers directly: checks wait for one, {waiting} of them in the middle."""
+
+    name = "checking.paused"
+    level = logging.WARNING
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChecksResumed(Event):
+    """A judge answers again: checks go on, {waiting} of them from the start."""
+
+    name = "checking.resumed"
+    waiting: int
+
+
 # --- refresh
 
 
