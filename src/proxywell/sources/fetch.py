@@ -7,7 +7,7 @@ between two look-ups gains nothing.
 
 from __future__ import annotations
 
-import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -28,6 +28,12 @@ _NOT_MODIFIED = 304
 _CONNECT_S = 10.0
 _URL_MAX_CHARS = 2_000
 _SHOWN_CHARS = 200
+_WORDS: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "its name does not resolve"),
+    (aiohttp.ClientResponseError, "what it says is no sound HTTP"),
+    (aiohttp.ServerDisconnectedError, "it closed the connection"),
+    (TimeoutError, f"no connection within {_CONNECT_S:.0f} s"),
+)
 
 
 class FetchLimits(Struct, frozen=True):
@@ -184,7 +190,7 @@ class Fetcher:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
                 raise SourceError(f"{_host_of(url)} answers with status {response.status}")
-            url = urljoin(url, location)
+            url = _joined(url, location)
         raise SourceLimitError(f"it redirects more than {self._limits.redirects_max} times")
 
     def _vet(self, url: str) -> None:
@@ -202,7 +208,7 @@ class Fetcher:
             raise SourceRefusedError(f"it leads to a URL of more than {_URL_MAX_CHARS} characters")
         if parts.scheme == "http" and not self._guard.allow_private:
             raise SourceRefusedError(
-                f"{shown} is plain http, which anyone on the way can change; use https, or "
+                "it is plain http, which anyone on the way can change; use https, or "
                 "--allow-private in a network of your own"
             )
         if parts.username is not None:
@@ -223,6 +229,14 @@ class Fetcher:
         return socket.socket(family, kind, protocol)
 
 
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        shown = ascii(location[:_SHOWN_CHARS])[1:-1]
+        raise SourceRefusedError(f"it redirects to {shown}, which is no URL") from error
+
+
 def _host_of(url: str) -> str:
     return ascii(urlsplit(url).hostname or "")[1:-1]
 
@@ -233,12 +247,12 @@ def _why(error: BaseException) -> str:
         certificate_error = error.certificate_error
         reason = getattr(certificate_error, "verify_message", "") or str(certificate_error)
         return f"its certificate is not trusted ({reason})"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "its name does not resolve"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or type(error.os_error).__name__
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "it closed the connection"
-    if isinstance(error, TimeoutError | asyncio.TimeoutError):
-        return f"no connection within {_CONNECT_S:.0f} s"
+    if isinstance(error, aiohttp.ClientConnectorError) and not isinstance(
+        error, aiohttp.ClientConnectorDNSError
+    ):
+        number = error.os_error.errno
+        return os.strerror(number) if number else type(error.os_error).__name__
+    for kind, words in _WORDS:
+        if isinstance(error, kind):
+            return words
     return ascii(str(error) or type(error).__name__)[1:-1][:_SHOWN_CHARS]

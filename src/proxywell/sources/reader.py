@@ -24,6 +24,7 @@ from proxywell.sources.fetch import Fetcher, FetchLimits
 from proxywell.sources.gathering import Gathering
 from proxywell.sources.local import must_be_there
 from proxywell.sources.visit import Visit, Visitor
+from proxywell.telemetry.events import SourceFaulty, emit
 
 _PER_HOST = 4  # lists asked of one host at one time
 
@@ -161,6 +162,8 @@ class SourceReader:
                 for _ in gathering.merge(spec.name, visit.tally):
                     await asyncio.sleep(0)
                 reports.append(visit.report)
+                if visit.report.error is not None:
+                    emit(SourceFaulty(source=spec.name, reason=visit.report.error))
                 counts.read += visit.tally.read
                 for reason, count in visit.tally.refused.items():
                     counts.refused[reason.value] = counts.refused.get(reason.value, 0) + count

@@ -29,7 +29,6 @@ from proxywell.sources.trust import fault_of, is_outsized
 from proxywell.telemetry.events import (
     SourceCopyNotKept,
     SourceCopyRead,
-    SourceFaulty,
     SourceLongLines,
     SourceRead,
     emit,
@@ -46,11 +45,13 @@ class Visit:
         report: The source's line in the report; its ``error`` says what was wrong, and whether
             the last good copy was read instead.
         tally: The entries, decided and counted.
+        is_list: A list was read to its end, be it empty, odd or not believed.
     """
 
-    def __init__(self, report: SourceReport, tally: SourceTally) -> None:
+    def __init__(self, report: SourceReport, tally: SourceTally, *, is_list: bool) -> None:
         self.report = report
         self.tally = tally
+        self.is_list = is_list
 
 
 class Visitor:
@@ -88,13 +89,14 @@ class Visitor:
         Args:
             spec: The source.
             limit_s: Seconds after which it is given up; not below zero.
-            always_ask: Ask the source even if it was asked a moment ago.
+            always_ask: Ask the source even if it was asked a moment ago, and tell of what is
+                not believed too.
         """
-        reading = _Reading(spec, self._new_tally(spec))
+        reading = _Reading(spec, self._new_tally(spec), always_ask=always_ask)
         try:
             async with asyncio.timeout(limit_s):
                 if spec.is_url:
-                    await self._read_url(reading, always_ask=always_ask)
+                    await self._read_url(reading)
                 else:
                     await self._read_file(reading)
         except TimeoutError:
@@ -103,11 +105,10 @@ class Visitor:
             await self._fail(reading, str(error))
         except Exception as error:  # noqa: BLE001 - a bug met in one list must not lose the others
             await self._fail(reading, f"internal error: {type(error).__name__}: {error}")
-        if reading.error is not None:
-            emit(SourceFaulty(source=spec.name, reason=reading.error))
         tally = reading.tally
         emit(SourceRead(source=spec.name, read=tally.read, unique=tally.unique))
-        return Visit(SourceReport(spec.name, tally.read, tally.unique, reading.error), tally)
+        report = SourceReport(spec.name, tally.read, tally.unique, reading.error)
+        return Visit(report, tally, is_list=reading.is_list)
 
     def _new_tally(self, spec: SourceSpec) -> SourceTally:
         return SourceTally(
@@ -126,11 +127,11 @@ class Visitor:
             reading.spec, reading.form, read=tally.read, unique=tally.unique, copy=None, now_s=0
         )
 
-    async def _read_url(self, reading: _Reading, *, always_ask: bool) -> None:
+    async def _read_url(self, reading: _Reading) -> None:
         spec = reading.spec
         copy = None if self._copies is None else self._copies.find(spec.place)
         now_s = self._clock.now_s()
-        if copy is not None and not always_ask:
+        if copy is not None and not reading.always_ask:
             age_s = now_s - copy.asked_s
             due_s = max(self._settings.min_interval_s, self._interval_s(spec))
             if 0 <= age_s < due_s:
@@ -189,7 +190,7 @@ class Visitor:
         """
         reading.error = reason
         copy = reading.copy
-        if reading.spec.is_url:
+        if reading.spec.is_url and not reading.always_ask:
             reading.tally = self._new_tally(reading.spec)
         if copy is None or self._clock.now_s() - copy.fetched_s > self._settings.copy_max_age_s:
             return
@@ -220,9 +221,11 @@ class Visitor:
 class _Reading:
     """What is known while a source is being read."""
 
-    def __init__(self, spec: SourceSpec, tally: SourceTally) -> None:
+    def __init__(self, spec: SourceSpec, tally: SourceTally, *, always_ask: bool) -> None:
         self.spec = spec
         self.tally = tally
+        self.always_ask = always_ask
+        self.is_list = False
         self.form = Form.AUTO
         self.copy: Copy | None = None
         self.error: str | None = None
@@ -238,7 +241,7 @@ class _Reading:
         while more:
             more = self._count(islice(rest, _SLICE)) == _SLICE
             await asyncio.sleep(0)
-        self.form = parser.form
+        self.form, self.is_list = parser.form, True
         if parser.long_lines:
             emit(
                 SourceLongLines(

@@ -1,0 +1,402 @@
+"""Reading many sources: copies, courtesy, faults that stay with their source, files and pipes."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxywell.config.schema import NetworkSettings, SourceSettings
+from proxywell.errors import InputMissingError
+from proxywell.net.guard import Guard
+from proxywell.sources.catalog import SourceSpec
+from proxywell.sources.parse import Form
+from proxywell.sources.reader import SourceReader, SourceReading
+from tests.network.list_server import ListServer, list_server
+
+LIST = b"1.2.3.4:80\n1.2.3.5:80\n"
+MANY = b"".join(b"9.%d.%d.1:80\n" % (n >> 8, n & 255) for n in range(2_000))
+
+
+class SetClock:
+    """The wall clock as the test sets it; the monotonic one is real."""
+
+    def __init__(self) -> None:
+        self.wall_s = 1_700_000_000.0
+
+    def now_s(self) -> float:
+        return self.wall_s
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ListServer]:
+    async with list_server() as running:
+        yield running
+
+
+def spec_of(place: str, *, form: Form = Form.AUTO, name: str = "") -> SourceSpec:
+    return SourceSpec(name or place, place, form=form, named=True, interval_s=0)
+
+
+async def read(
+    specs: Sequence[SourceSpec],
+    clock: SetClock,
+    cache_dir: Path | None = None,
+    *,
+    limit_s: float = 20,
+    **settings: Any,
+) -> SourceReading:
+    reader = SourceReader(
+        SourceSettings(**settings),
+        NetworkSettings(allow_private=True),
+        Guard(allow_private=True),
+        cache_dir,
+        clock,
+    )
+    return await reader.read(specs, deadline_s=clock.monotonic_s() + limit_s)
+
+
+async def test_one_faulty_source_stops_none_of_the_others(
+    server: ListServer, clock: SetClock, tmp_path: Path
+) -> None:
+    good = tmp_path / "good.txt"
+    good.write_bytes(LIST + b"10.0.0.1:22\njunk\n")
+
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n1.1.1.1:80\n")
+        await writer.drain()
+        await asyncio.sleep(5)
+
+    places = [
+        server.put("/missing", b"", status="404 Not Found"),
+        server.put_page("/drip", drip),
+        server.put("/html", b"<html><h1>down</h1>"),
+        server.put("/empty", b""),
+        str(good),
+        server.put("/fine", b"1.2.3.5:80\n1.2.3.6:80\n"),
+    ]
+    reading = await read([spec_of(place) for place in places], clock, total_s=0.5)
+    errors = [report.error for report in reading.reports]
+    assert [report.source for report in reading.reports] == places
+    assert [error is None for error in errors] == [False, False, False, False, True, True]
+    assert "status 404" in str(errors[0])
+    assert "within 0.5 s" in str(errors[1])
+    assert "HTML page without a table" in str(errors[2])
+    assert errors[3] == "it holds no entries"
+    assert [(c.endpoint.netloc, c.sources) for c in reading.candidates] == [
+        ("1.2.3.4:80", (places[4],)),
+        ("1.2.3.5:80", (places[4], places[5])),
+        ("1.2.3.6:80", (places[5],)),
+    ]
+    counts = reading.counts
+    assert (counts.read, counts.unique) == (6, 4)
+    assert counts.refused == {"malformed": 1, "service_port": 1}
+    assert reading.why_nothing is None
+
+
+async def test_reading_ends_at_the_deadline_that_was_passed_down(
+    server: ListServer, clock: SetClock
+) -> None:
+    async def silence(_writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(20)
+
+    specs = [spec_of(server.put_page(f"/{n}", silence)) for n in range(30)]
+    started_s = time.monotonic()
+    reading = await read(specs, clock, limit_s=0.5, parallel=2)
+    assert time.monotonic() - started_s < 3
+    assert reading.all_failed
+    assert "no list could be read" in str(reading.why_nothing)
+    assert "(and 29 more)" in str(reading.why_nothing)
+
+
+async def test_only_so_many_lists_are_asked_of_one_host_at_a_time(
+    server: ListServer, clock: SetClock
+) -> None:
+    at_once = most = 0
+
+    async def count(writer: asyncio.StreamWriter) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.05)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n1.2.3.4:80\n")
+        await writer.drain()
+        at_once -= 1
+
+    specs = [spec_of(server.put_page(f"/{n}", count)) for n in range(12)]
+    await read(specs, clock, parallel=8)
+    assert most == 4
+    most = 0
+    await read(specs, clock, parallel=2)
+    assert most == 2
+
+
+async def test_a_list_that_did_not_change_is_not_sent_again(
+    server: ListServer, clock: SetClock, tmp_path: Path
+) -> None:
+    url = server.put("/list", LIST, 'ETag: "v1"', "Last-Modified: Tue, 14 Nov 2023 00:00:00 GMT")
+    await read([spec_of(url)], clock, tmp_path)
+    server.put("/list", b"", status="304 Not Modified")
+    clock.wall_s += 1_000
+    reading = await read([spec_of(url)], clock, tmp_path)
+    assert (reading.reports[0].read, reading.reports[0].error) == (2, None)
+    second = server.asked("/list")[1].headers
+    assert second["if-none-match"] == '"v1"'
+    assert second["if-modified-since"] == "tue, 14 nov 2023 00:00:00 gmt"
+
+
+async def test_a_list_is_not_asked_again_before_its_interval_is_over(
+    server: ListServer, clock: SetClock, tmp_path: Path
+) -> None:
+    url = server.put("/list", LIST)
+    for _ in range(3):
+        reading = await read([spec_of(url)], clock, tmp_path)
+        assert (reading.reports[0].read, reading.reports[0].error) == (2, None)
+    assert len(server.asked("/list")) == 1
+    clock.wall_s += 899
+    await read([spec_of(url)], clock, tmp_path)
+    assert len(server.asked("/list")) == 1
+    clock.wall_s += 2
+    server.put("/list", LIST + b"1.2.3.6:80\n")
+    reading = await read([spec_of(url)], clock, tmp_path)
+    assert reading.reports[0].read == 3
+    clock.wall_s -= 10_000  # a clock that went back does not silence a source for ever
+    await read([spec_of(url)], clock, tmp_path)
+    assert len(server.asked("/list")) == 3
+
+
+BROKEN = {
+    "empty": b"",
+    "comments": b"# under construction\n",
+    "array": b"Array",
+    "page": b"<!DOCTYPE html><table><tr><td>6.6.6.6</td><td>80</td></tr></table>",
+    "cut json": b'[{"ip": "6.6.6.6", "port": 80}, {"ip',
+    "binary": bytes(2_000),
+    "tenfold": MANY,
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_a_source_that_breaks_is_flagged_and_its_last_good_copy_is_read(
+    broken: str, server: ListServer, clock: SetClock, tmp_path: Path
+) -> None:
+    url = server.put("/list", LIST, 'ETag: "good"')
+    spec = spec_of(url, form=Form.TEXT)
+    await read([spec], clock, tmp_path)
+    clock.wall_s += 3_600
+    server.put("/list", BROKEN[broken], 'ETag: "bad"')
+    reading = await read([spec], clock, tmp_path)
+    report = reading.reports[0]
+    assert "; its last good copy of 2023-11-14 22:13 UTC was read" in str(report.error)
+    assert [c.endpoint.host for c in reading.candidates] == ["1.2.3.4", "1.2.3.5"]
+    assert (reading.counts.read, reading.counts.unique) == (2, 2)
+    clock.wall_s += 3_600
+    server.put("/list", LIST + b"1.2.3.6:80\n", 'ETag: "mended"')
+    reading = await read([spec], clock, tmp_path)
+    assert (reading.reports[0].read, reading.reports[0].error) == (3, None)
+    assert server.asked("/list")[2].headers["if-none-match"] == '"good"'  # never the bad one's
+
+
+async def test_a_source_that_does_not_answer_is_replaced_by_its_copy_for_a_week(
+    server: ListServer, clock: SetClock, tmp_path: Path
+) -> None:
+    url = server.put("/list", LIST)
+    await read([spec_of(url)], clock, tmp_path)
+    server.put("/list", b"", status="503 x")
+    clock.wall_s += 6 * 86_400
+    reading = await read([spec_of(url)], clock, tmp_path)
+    assert "status 503; its last good copy" in str(reading.reports[0].error)
+    assert len(reading.candidates) == 2
+    clock.wall_s += 2 * 86_400
+    reading = await read([spec_of(url)], clock, tmp_path)
+    assert reading.reports[0].error == "127.0.0.1 answers with status 503"
+    assert reading.candidates == []
+
+
+async def test_a_list_that_stays_large_for_a_day_is_believed(
+    server: ListServer, clock: SetClock, tmp_path: Path
+) -> None:
+    url = server.put("/list", LIST)
+    await read([spec_of(url)], clock, tmp_path)
+    server.put("/list", MANY)
+    for hours, believed in ((1, False), (13, False), (24.5, False), (26, True)):
+        clock.wall_s = 1_700_000_000.0 + hours * 3_600
+        reading = await read([spec_of(url)], clock, tmp_path)
+        assert (reading.reports[0].error is None) == believed, hours
+    assert len(reading.candidates) == 2_000
+
+
+async def test_a_page_where_a_list_was_expected_is_not_believed_even_with_a_table(
+    server: ListServer, clock: SetClock
+) -> None:
+    url = server.put("/list", BROKEN["page"])
+    flagged = await read([spec_of(url, form=Form.JSON)], clock)
+    assert flagged.reports[0].error == ("it shows an HTML page where a list in json was expected")
+    assert flagged.candidates == []
+    believed = await read([spec_of(url, form=Form.HTML)], clock)
+    assert [c.endpoint.netloc for c in believed.candidates] == ["6.6.6.6:80"]
+
+
+async def test_a_cache_that_cannot_be_written_costs_the_copy_and_nothing_else(
+    server: ListServer, clock: SetClock, tmp_path: Path
+) -> None:
+    occupied = tmp_path / "file"
+    occupied.write_text("in the way")
+    reading = await read([spec_of(server.put("/list", LIST))], clock, occupied)
+    assert (reading.reports[0].read, reading.reports[0].error) == (2, None)
+
+
+def damage(directory: Path, pattern: str, content: bytes | None) -> None:
+    for path in directory.glob(pattern):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+
+
+def files_in(directory: Path) -> int:
+    return len(list(directory.iterdir()))
+
+
+async def test_a_damaged_cache_is_as_none(
+    server: ListServer, clock: SetClock, tmp_path: Path
+) -> None:
+    url = server.put("/list", LIST)
+    await read([spec_of(url)], clock, tmp_path)
+    damage(tmp_path, "*.list", None)
+    assert (await read([spec_of(url)], clock, tmp_path)).reports[0].read == 2
+    damage(tmp_path, "*.json", b"{")
+    assert (await read([spec_of(url)], clock, tmp_path)).reports[0].read == 2
+    assert len(server.asked("/list")) == 3
+    assert files_in(tmp_path) == 2  # older bodies are dropped
+
+
+@pytest.mark.parametrize("bad", ["missing", "directory", "nul\x00name", "loop"])
+async def test_a_file_that_is_not_there_ends_the_reading_before_it_starts(
+    bad: str, server: ListServer, clock: SetClock, tmp_path: Path
+) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    fine = spec_of(server.put("/list", LIST))
+    with pytest.raises(InputMissingError, match=r"source .*(check the path|name a file)") as caught:
+        await read([fine, spec_of(str(tmp_path / bad))], clock)
+    assert caught.value.exit_status == 2
+    assert not server.requests
+
+
+async def test_credentials_are_kept_from_a_file_that_the_user_names(
+    clock: SetClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_bytes(b"1.2.3.4:80:joe:secret\nhttp://joe:other@1.2.3.4:80\n1.2.3.4:80\n")
+    reading = await read([spec_of(str(path))], clock)
+    assert [c.endpoint.key for c in reading.candidates] == [
+        "joe:secret@1.2.3.4:80", "joe:other@1.2.3.4:80", "1.2.3.4:80",
+    ]  # fmt: skip
+    assert reading.counts.unique == 3
+
+
+async def test_a_gzip_file_is_undone_and_a_bomb_in_one_is_refused(
+    clock: SetClock, tmp_path: Path
+) -> None:
+    names = ("fine.gz", "zeros.gz", "bomb.gz", "cut.gz")
+    fine, zeros, bomb, cut = (tmp_path / name for name in names)
+    fine.write_bytes(gzip.compress(LIST))
+    zeros.write_bytes(gzip.compress(bytes(30_000_000)))
+    bomb.write_bytes(gzip.compress(b"1.2.3.4:80\n" * 1_000_000))
+    cut.write_bytes(gzip.compress(MANY)[:-20])
+    reading = await read([spec_of(str(path)) for path in (fine, zeros, bomb, cut)], clock)
+    reports = reading.reports
+    assert (reports[0].read, reports[0].error) == (2, None)
+    assert "binary data" in str(reports[1].error)
+    assert "expands to more than 100 times" in str(reports[2].error)
+    assert reports[2].read < 1_000_000
+    assert "breaks off" in str(reports[3].error)
+    assert 1_900 < reports[3].read <= 2_000  # the user's own file: what came is kept
+
+
+async def test_a_pipe_is_read_to_its_end_and_a_silent_one_to_the_deadline(
+    clock: SetClock, tmp_path: Path
+) -> None:
+    pipe, silent = tmp_path / "pipe", tmp_path / "silent"
+    os.mkfifo(pipe)
+    os.mkfifo(silent)
+    keeper = os.open(silent, os.O_RDWR)  # a writer that never writes
+    opened = threading.Event()
+
+    def write() -> None:
+        with pipe.open("wb", buffering=0) as out:
+            opened.set()
+            for line in (b"1.2.3.4:80\n", b"1.2.3.5:", b"80\n"):
+                out.write(line)
+                time.sleep(0.05)
+
+    reader_end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer = threading.Thread(target=write)
+    writer.start()
+    opened.wait(5)
+    try:
+        reading = await read([spec_of(str(pipe)), spec_of(str(silent))], clock, limit_s=1)
+    finally:
+        writer.join(5)
+        os.close(reader_end)
+        os.close(keeper)
+    assert (reading.reports[0].read, reading.reports[0].error) == (2, None)
+    assert "not read to its end within" in str(reading.reports[1].error)
+
+
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
+async def test_a_device_ends_or_is_refused(device: str, clock: SetClock) -> None:
+    reading = await read([spec_of(device)], clock, limit_s=5)
+    assert reading.candidates == []
+    assert ("holds no entries" if device == "/dev/null" else "binary data") in str(
+        reading.reports[0].error
+    )
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("megabytes", [64, pytest.param(1_024, marks=pytest.mark.deep)])
+async def test_one_endless_line_is_one_malformed_entry_in_bounded_memory(
+    megabytes: int, clock: SetClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "line"
+    block = b"1.2.3.4:80 " * 95_326
+    with path.open("wb") as out:
+        for _ in range(megabytes):
+            out.write(block)
+        out.write(b"\n1.2.3.5:80\n")
+    before = resident_bytes()
+    reading = await read([spec_of(str(path))], clock, limit_s=60)
+    assert resident_bytes() - before < 30_000_000
+    assert reading.counts.refused == {"malformed": 1}
+    assert [c.endpoint.host for c in reading.candidates] == ["1.2.3.5"]
+
+
+async def test_a_list_of_private_addresses_alone_says_so_and_what_to_do(
+    clock: SetClock, tmp_path: Path
+) -> None:
+    path = tmp_path / "list"
+    path.write_bytes(b"10.0.0.1:80\n127.0.0.1:80\n169.254.169.254:80\njunk\n")
+    reader = SourceReader(SourceSettings(), NetworkSettings(), Guard(), None, clock)
+    reading = await reader.read([spec_of(str(path))], deadline_s=clock.monotonic_s() + 5)
+    assert reading.why_nothing == (
+        "all 4 entries were refused: malformed 1, private_address 3; --allow-private admits "
+        "addresses of a network of your own"
+    )
