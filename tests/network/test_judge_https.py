@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
+import select
+import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from proxywell.model.failure import FailureKind
 from proxywell.model.verdict import CheckState, JudgeTrust
 from proxywell.net.dial import open_tunnel
 from proxywell.net.guard import Guard
+from tests.network.scripted import PATIENCE_S, Script, expect_end, scripted, serve_tls
 
 GUARD = Guard(allow_private=True)
 LOOPBACK = Listen("127.0.0.1", 0)
@@ -59,55 +61,49 @@ class DialledSubject:
         )  # fmt: skip
 
 
-@asynccontextmanager
-async def connect_proxy(
-    *,
-    intercept: ssl.SSLContext | None = None,
-    refuse: bytes | None = None,
-    junk: bytes | None = None,
-) -> AsyncIterator[int]:
-    """A CONNECT proxy that relays, or puts itself between, or says no, or sends junk."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            if refuse is not None:
-                writer.write(refuse)
-            else:
-                writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-                await writer.drain()
-                if junk is not None:
-                    writer.write(junk)
-                elif intercept is not None:
-                    await writer.start_tls(intercept)
-                    await reader.readuntil(b"\r\n\r\n")
-                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
-                else:
-                    host, _, port = head.split(b" ")[1].decode().rpartition(":")
-                    await relay(reader, writer, host, int(port))
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+def read_head(connection: socket.socket) -> bytes:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        part = connection.recv(1)
+        assert part, "the request was cut"
+        head += part
+    return head
 
 
-async def relay(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int
-) -> None:
-    far_reader, far_writer = await asyncio.open_connection(host, port)
+@contextmanager
+def connect_proxy(behind: Script | None) -> Iterator[int]:
+    """A CONNECT proxy that grants every tunnel; ``behind`` serves its end of it, None relays."""
 
-    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await source.read(4096):
-                sink.write(data)
-                await sink.drain()
-            sink.write_eof()
+    def script(connection: socket.socket) -> None:
+        host, _, port = read_head(connection).split(b" ")[1].decode().rpartition(":")
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        if behind is not None:
+            behind(connection)
+            return
+        with socket.create_connection((host, int(port))) as judge:
+            relay(connection, judge)
 
-    await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
-    far_writer.close()
+    with scripted(script) as server:
+        yield server.port
+
+
+def relay(near: socket.socket, far: socket.socket) -> None:
+    with suppress(ConnectionError):
+        while True:  # until one of them closes
+            for ready in select.select([near, far], [], [], PATIENCE_S)[0]:
+                data = ready.recv(4096)
+                if not data:
+                    return
+                (far if ready is near else near).sendall(data)
+
+
+def intercepting(context: ssl.SSLContext) -> Script:
+    def page(inside: socket.socket) -> None:
+        with suppress(OSError, AssertionError):  # who does not trust it, leaves
+            read_head(inside)
+            inside.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+    return lambda connection: serve_tls(connection, context, page)
 
 
 @asynccontextmanager
@@ -146,17 +142,18 @@ async def inspect(port: int, panel: Panel, *pins: str, first: Protocol = Protoco
 
 
 async def test_a_tunnel_that_is_left_alone_passes(tmp_path: Path, certificate: Certificate) -> None:
-    async with panel_with_https(tmp_path, certificate) as panel, connect_proxy() as port:
-        found = await inspect(port, panel, certificate.spki_pin)
-        assert found.https is True
-        assert found.failure is None
-        assert found.step.state is CheckState.PASSED
-        assert found.protocols == (Protocol.CONNECT,)  # the first one was plain forwarding
-        assert [(one.inside_tls, one.trust, one.exit_ip) for one in found.sightings] == [
-            (True, JudgeTrust.SIGNED, "127.0.0.1")
-        ]
-        again = await inspect(port, panel, first=Protocol.CONNECT)
-        assert again.protocols == ()
+    with connect_proxy(None) as port:
+        async with panel_with_https(tmp_path, certificate) as panel:
+            found = await inspect(port, panel, certificate.spki_pin)
+            again = await inspect(port, panel, first=Protocol.CONNECT)
+    assert found.https is True
+    assert found.failure is None
+    assert found.step.state is CheckState.PASSED
+    assert found.protocols == (Protocol.CONNECT,)  # the first one was plain forwarding
+    assert [(one.inside_tls, one.trust, one.exit_ip) for one in found.sightings] == [
+        (True, JudgeTrust.SIGNED, "127.0.0.1")
+    ]
+    assert again.protocols == ()
 
 
 @pytest.mark.parametrize(
@@ -179,17 +176,15 @@ async def test_another_certificate_is_interception_with_its_evidence(
     authority = trustme.CA()
     anchors = [authority.cert_pem.bytes()] if trusted else []
     context = interceptor(authority, name, expired=expired)
-    async with (
-        panel_with_https(tmp_path, certificate, *anchors) as panel,
-        connect_proxy(intercept=context) as port,
-    ):
-        found = await inspect(port, panel)
-        assert found.intercepts_tls is True
-        assert found.failure is kind
-        assert found.https is False
-        assert found.step.state is CheckState.FAILED
-        assert found.step.detail is not None
-        assert "SHA-256" in found.step.detail
+    with connect_proxy(intercepting(context)) as port:
+        async with panel_with_https(tmp_path, certificate, *anchors) as panel:
+            found = await inspect(port, panel)
+    assert found.intercepts_tls is True
+    assert found.failure is kind
+    assert found.https is False
+    assert found.step.state is CheckState.FAILED
+    assert found.step.detail is not None
+    assert "SHA-256" in found.step.detail
 
 
 async def test_a_trusted_interceptor_is_found_by_the_pin(
@@ -197,73 +192,80 @@ async def test_a_trusted_interceptor_is_found_by_the_pin(
 ) -> None:
     authority = trustme.CA()
     context = interceptor(authority, "127.0.0.1")
-    async with (
-        panel_with_https(tmp_path, certificate, authority.cert_pem.bytes()) as panel,
-        connect_proxy(intercept=context) as port,
-    ):
-        found = await inspect(port, panel, certificate.spki_pin)
-        assert found.intercepts_tls is True
-        assert found.failure is FailureKind.TLS_UNTRUSTED
-        unpinned = await inspect(port, panel)  # then the signature still tells a forged page
-        assert unpinned.https is False
-        assert unpinned.step.reason == FailureKind.WRONG_ANSWER.value
+    anchor = authority.cert_pem.bytes()
+    with connect_proxy(intercepting(context)) as port:
+        async with panel_with_https(tmp_path, certificate, anchor) as panel:
+            found = await inspect(port, panel, certificate.spki_pin)
+            unpinned = await inspect(port, panel)
+    assert found.intercepts_tls is True
+    assert found.failure is FailureKind.TLS_UNTRUSTED
+    assert unpinned.https is False  # the signature still tells a forged page
+    assert unpinned.step.reason == FailureKind.WRONG_ANSWER.value
+
+
+def says(data: bytes) -> Script:
+    return lambda connection: connection.sendall(data)
+
+
+def refuses(data: bytes) -> Script:
+    def script(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(data)
+
+    return script
 
 
 @pytest.mark.parametrize(
-    ("refuse", "junk"),
-    [
-        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", None),
-        (b"HTTP/1.1 405 Method Not Allowed\r\n\r\n", None),
-        (b"", None),
-        (None, b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-        (None, b""),
-        (None, b"\x15\x03\x03\x00\x02\x02\x28"),
-    ],
+    "answer",
+    [b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 405 No\r\n\r\n", b""],
 )
-async def test_a_proxy_without_tunnels_still_works_for_plain_http(
-    tmp_path: Path, certificate: Certificate, refuse: bytes | None, junk: bytes | None
+async def test_a_proxy_that_refuses_tunnels_still_works_for_plain_http(
+    tmp_path: Path, certificate: Certificate, answer: bytes
 ) -> None:
-    async with (
-        panel_with_https(tmp_path, certificate) as panel,
-        connect_proxy(refuse=refuse, junk=junk) as port,
-    ):
-        found = await inspect(port, panel)
-        assert found.https is False
-        assert found.failure is None
-        assert found.intercepts_tls is not True
-        assert found.step.state is CheckState.FAILED
+    with scripted(refuses(answer)) as server:
+        async with panel_with_https(tmp_path, certificate) as panel:
+            plain_only(await inspect(server.port, panel))
+
+
+@pytest.mark.parametrize(
+    "junk", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"\x15\x03\x03\x00\x02\x02\x28"]
+)
+async def test_a_tunnel_that_breaks_without_a_certificate_is_no_interception(
+    tmp_path: Path, certificate: Certificate, junk: bytes
+) -> None:
+    with connect_proxy(says(junk)) as port:
+        async with panel_with_https(tmp_path, certificate) as panel:
+            plain_only(await inspect(port, panel))
+
+
+def plain_only(found: Finding) -> None:
+    assert found.https is False
+    assert found.failure is None
+    assert found.intercepts_tls is not True
+    assert found.step.state is CheckState.FAILED
 
 
 async def test_when_the_judge_shows_another_certificate_itself_the_proxy_is_not_accused(
     tmp_path: Path, certificate: Certificate
 ) -> None:
-    async with panel_with_https(tmp_path, certificate) as panel:
-        context = interceptor(trustme.CA(), "127.0.0.1")
-        async with connect_proxy(intercept=context) as port:
+    async def unwell(judge: str) -> bool:
+        return False
 
-            async def unwell(judge: str) -> bool:
-                return False
-
+    with connect_proxy(intercepting(interceptor(trustme.CA(), "127.0.0.1"))) as port:
+        async with panel_with_https(tmp_path, certificate) as panel:
             panel.still_well = unwell  # type: ignore[method-assign]  # it was changed meanwhile
             found = await inspect(port, panel)
-            assert found.step.state is CheckState.UNAVAILABLE
-            assert found.https is None
-            assert found.intercepts_tls is None
-            assert found.failure is None
+    assert found.step.state is CheckState.UNAVAILABLE
+    assert found.https is None
+    assert found.intercepts_tls is None
+    assert found.failure is None
 
 
 async def test_a_tunnel_that_goes_silent_ends_at_the_limit(
     tmp_path: Path, certificate: Certificate
 ) -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with panel_with_https(tmp_path, certificate) as panel:
-        limited = inspection(total_s=0.3)
-        found = await limited.inspect(DialledSubject(port, panel))
-        assert found.step.reason == FailureKind.ANSWER_TIMEOUT.value
-        assert found.https is False
-    server.close()
+    with connect_proxy(expect_end) as port:
+        async with panel_with_https(tmp_path, certificate) as panel:
+            found = await inspection(total_s=0.3).inspect(DialledSubject(port, panel))
+    assert found.step.reason == FailureKind.ANSWER_TIMEOUT.value
+    assert found.https is False

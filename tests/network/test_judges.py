@@ -252,6 +252,29 @@ async def test_signed_judges_come_before_public_ones() -> None:
             assert names(panel, avoid=ours) == {theirs}
 
 
+async def test_judges_on_ipv6_alone_are_for_proxies_that_reach_only_ipv6() -> None:
+    async with JudgeServer(http=[Listen("127.0.0.1", 0), Listen("::1", 0)]) as server:
+        v4, v6 = (f"proxywell:{url}" for url in server.http_urls)
+        async with judges(v4, v6) as panel:
+            assert names(panel) == {v4}
+            assert names(panel, avoid=v4) == {v4}
+            assert {r.judge for _ in range(9) if (r := panel.request(ipv6=True))} == {v6}
+        async with judges(v6) as panel:
+            assert names(panel) == {v6}
+        async with judges(v4) as panel:
+            assert panel.request(ipv6=True) is None
+
+
+async def test_a_start_that_fails_leaves_nothing_running() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        panel = judges(f"azenv:http://127.0.0.1:{silent.getsockname()[1]}/")
+        with pytest.raises(NoJudgeError):
+            await panel.start(SystemClock().monotonic_s() + 0.2)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_a_judge_that_asks_for_peace_gets_it() -> None:
     asked = 0
     status = 200

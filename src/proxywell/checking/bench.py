@@ -67,10 +67,9 @@ class Bench:
         """The judge as the user wrote it."""
         return self.judge.spec.name
 
-    @property
-    def reaches_ipv6(self) -> bool:
-        """Whether it has an IPv6 address."""
-        return any(":" in ip for ip in self.judge.addresses)
+    def is_reached_by(self, *, ipv6: bool) -> bool:
+        """Whether it has an address of that family."""
+        return any((":" in ip) is ipv6 for ip in self.judge.addresses)
 
     async def meet(self) -> None:
         """Resolve it, ask it over each family, and find out how it likes to be asked."""
@@ -121,6 +120,8 @@ class Bench:
         if control.page is None:
             self.said = control.said
             self.health.failed(now_s, overloaded=control.overloaded)
+            if ever_well and not self.health.well:
+                self.judge.addresses = ()  # it may have moved: resolve it anew
             if was_well and not self.health.well:
                 emit(JudgeUnwell(judge=self.name, said=control.said))
             return

@@ -45,7 +45,8 @@ class Judges:
     """Implements ``ports.Panel``; an asynchronous context manager, or ``start`` and ``close``.
 
     Signed judges come first, public ones when no signed one is well (or as the other judge of
-    a second request). Which of ours it is, rotates.
+    a second request). Those that are equal take turns. A judge without an IPv4 address is for
+    proxies that reach only IPv6, unless there is no other.
 
     Own addresses are those from which judges see us directly (asked at the start and every ten
     minutes, over IPv4 and IPv6), those of this machine that face the world, and
@@ -81,7 +82,7 @@ class Judges:
         Raises:
             UsageError: A judge is misspelt, its address is refused, or none is plain http
                 (which stage 1 needs).
-            SettingsError: A public key, a pin's file or an own address is none.
+            SettingsError: A public key, the file of certificates or an own address is none.
         """
         self._settings = settings
         self._clock = clock or SystemClock()
@@ -150,6 +151,7 @@ class Judges:
                 await asyncio.gather(*(bench.meet() for bench in self._benches))
         self._gather_own_addresses()
         if not any(b.health.well for b in self._benches if not b.judge.spec.secure):
+            await self.close()
             raise NoJudgeError(
                 "no judge answers a direct request: "
                 + "; ".join(f"{bench.name} said: {bench.said}" for bench in self._benches)
@@ -183,13 +185,10 @@ class Judges:
         now_s = self._clock.monotonic_s()
         self._used_at_s = now_s
         self._turn += 1
-        fitting = [
-            bench
-            for bench in self._benches
-            if bench.health.well
-            and bench.judge.spec.secure is https
-            and (not ipv6 or bench.reaches_ipv6)
-        ]
+        well = [b for b in self._benches if b.health.well and b.judge.spec.secure is https]
+        fitting = [bench for bench in well if bench.is_reached_by(ipv6=ipv6)]
+        if not fitting and not ipv6:
+            fitting = well  # better a judge that few proxies reach than none
         if len(fitting) > 1:
             turn = self._turn % len(fitting)
             fitting = fitting[turn:] + fitting[:turn]

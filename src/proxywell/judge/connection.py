@@ -140,13 +140,15 @@ class JudgeConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not take its answers: hear no more of it until it does."""
-        self._transport.pause_reading()
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
         self._stalled = True
         self.deadline_s = time.monotonic() + self._desk.limits.stall_s
 
     def resume_writing(self) -> None:
         """It took them."""
-        self._transport.resume_reading()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
         self._stalled = False
         self._allow(self._desk.limits.idle_s)
 
@@ -203,7 +205,6 @@ class JudgeConnection(asyncio.Protocol):
 
     def leave(self) -> None:
         """The house closes: finish what is under way, hear nothing new."""
-        self._transport.pause_reading()
         self._transport.close()
 
     def cut(self) -> None:
