@@ -25,6 +25,7 @@ from proxywell.refresh.books import (
     ChunkRow,
     ChunkState,
     Claim,
+    Company,
     Facts,
     JobRow,
     JobState,
@@ -94,10 +95,7 @@ class ChunkRules:
         chunk = self.books.first_ready(suspects=company.held == 0)
         if chunk is None:
             return NoClaim.ALONE if self.job.ready else NoClaim.EMPTY
-        if company.alone_id is not None:
-            other = self._line(company.alone_id)
-            other.alone = False
-            self.books.put(other)
+        self._join(company)
         chunk.alone = company.held == 0
         chunk.token, chunk.node, chunk.holder = token, worker.node, worker.holder
         chunk.attempt += 1
@@ -207,6 +205,13 @@ class ChunkRules:
         self.books.put(chunk)
         return BeatAnswer.DRAIN if draining else BeatAnswer.OK
 
+    def _join(self, company: Company) -> None:
+        """What was held alone gets company."""
+        if company.alone_id is not None:
+            other = self._line(company.alone_id)
+            other.alone = False
+            self.books.put(other)
+
     def _take_back(self, chunk: ChunkRow) -> bool:
         """A late beat of the last holder: it lives, so the loss was none."""
         if chunk.before_loss is None or self.job.state is not JobState.OPEN:
@@ -214,6 +219,7 @@ class ChunkRules:
         company = self.books.company(chunk.holder)
         if company.suspect or (chunk.before_loss[1] and company.held):
             return False  # what is held with a suspect would be blamed for it, or it for that
+        self._join(company)
         chunk.blamed, chunk.suspect, chunk.excused = chunk.before_loss
         chunk.before_loss = None
         chunk.alone = False

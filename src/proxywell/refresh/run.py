@@ -47,7 +47,7 @@ class RefreshRoom:
     Args:
         state_dir: Where ``ledger.sqlite`` lives; made if it is missing.
         settings: How jobs are cut, leased and bounded.
-        sink: The pool, where verdicts go.
+        sink: The pool, where verdicts go; None: this process only looks.
         make_checker: Makes the checker of one worker, inside its loop; picklable for more
             than one worker. None: this process only looks, it never works.
         workers: Processes that check; 1 checks in this process, on a thread.
@@ -62,7 +62,7 @@ class RefreshRoom:
         state_dir: Path,
         settings: RefreshSettings,
         *,
-        sink: VerdictSink,
+        sink: VerdictSink | None,
         make_checker: CheckerFactory | None = None,
         workers: int = 1,
         clock: Clock | None = None,
@@ -264,6 +264,7 @@ class RefreshRoom:
     def _carrier(
         self, job_id: str, *, work: bool, show: Callable[[Progress], None] | None = None
     ) -> Carrier:
+        assert self._sink is not None, "a room that only looks was asked to wait"
         job = self._ledger.status(job_id)
         engine = None
         if work and self._make_checker is not None and job.state is JobState.OPEN:

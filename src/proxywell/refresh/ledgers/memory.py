@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy, deepcopy
 
-from proxywell.errors import UnknownJobError
 from proxywell.refresh.books import (
     ChunkRow,
     ChunkState,
@@ -18,7 +17,14 @@ from proxywell.refresh.books import (
     Part,
 )
 from proxywell.refresh.closing import LedgerRules
-from proxywell.refresh.ledgers.ruled import Keep, RuledLedger, first_chunk, keep, new_line
+from proxywell.refresh.ledgers.ruled import (
+    Keep,
+    RuledLedger,
+    first_chunk,
+    keep,
+    new_line,
+    unknown_job,
+)
 from proxywell.refresh.ports import Block, NewJob
 from proxywell.refresh.spans import Spans, count
 
@@ -225,5 +231,5 @@ class MemoryLedger(RuledLedger):
     def _kept(self, job_id: str) -> _Kept:
         kept = self._jobs.get(job_id)
         if kept is None:
-            raise UnknownJobError(f"there is no refresh job {job_id!r}; see `proxywell job list`")
+            raise unknown_job(job_id, self._jobs)
         return kept

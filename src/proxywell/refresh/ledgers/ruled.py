@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from enum import Enum, auto
 from typing import ClassVar
 
+from proxywell.errors import UnknownJobError, suggestion
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import (
     NOTHING,
@@ -157,6 +158,12 @@ class RuledLedger(ABC):
             if answer is FinAnswer.OK:
                 self._keep_summary(job_id, summary)
             return answer
+
+
+def unknown_job(job_id: str, known: Iterable[str]) -> UnknownJobError:
+    """The error for a job that is not there, with the nearest one that is."""
+    near = suggestion(job_id, known)
+    return UnknownJobError(f"no refresh job {job_id!r}{near} (`proxywell job list` shows all)")
 
 
 def new_line(job: NewJob, chunks: int, now_s: float) -> JobRow:

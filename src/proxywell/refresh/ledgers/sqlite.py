@@ -16,10 +16,17 @@ from pathlib import Path
 
 import msgspec
 
-from proxywell.errors import LedgerBusyError, StateError, UnknownJobError
+from proxywell.errors import LedgerBusyError, StateError
 from proxywell.refresh.books import JobRow, Lease, LedgerEvent, Part
 from proxywell.refresh.closing import LedgerRules
-from proxywell.refresh.ledgers.ruled import Keep, RuledLedger, first_chunk, keep, new_line
+from proxywell.refresh.ledgers.ruled import (
+    Keep,
+    RuledLedger,
+    first_chunk,
+    keep,
+    new_line,
+    unknown_job,
+)
 from proxywell.refresh.ledgers.sqlite_rows import INSERT_CHUNK, SCHEMA, SqliteBooks, columns
 from proxywell.refresh.ports import Block, NewJob
 from proxywell.refresh.spans import Spans
@@ -287,7 +294,7 @@ class SqliteLedger(RuledLedger):
                 (job_id,),
             ).fetchone()
         if row is None:
-            raise UnknownJobError(f"there is no refresh job {job_id!r}; see `proxywell job list`")
+            raise unknown_job(job_id, [job.job_id for job in self.jobs()])
         return row[0]  # type: ignore[no-any-return] # the schema says BLOB
 
     def _forget_rows(self, job_id: str) -> None:
