@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import maxminddb
 from msgspec import Struct
 
 from proxywell.telemetry.events import PoolDatabaseIgnored, emit
+
+if TYPE_CHECKING:
+    import maxminddb
 
 _REMEMBERED_MAX: Final = 200_000
 
@@ -50,19 +52,28 @@ class Geo:
             file, reader = database
             try:
                 record: Any = reader.get(address)
-            except ValueError:
-                continue  # an IPv6 address in a database of IPv4, or no address at all
-            except (maxminddb.InvalidDatabaseError, UnicodeDecodeError, OSError) as error:
+            except _broken() as error:
                 self._databases.remove(database)
                 emit(PoolDatabaseIgnored(file=file, reason=str(error)))
                 continue
+            except ValueError:
+                continue  # an IPv6 address in a database of IPv4, or no address at all
             if isinstance(record, dict):
                 country = country or _country(record)
                 asn = asn or _asn(record)
         return Place(country, asn)
 
 
+def _broken() -> tuple[type[Exception], ...]:
+    """What the reader raises on a database that is not whole."""
+    import maxminddb  # noqa: PLC0415 - takes 30 ms, and most users have no database
+
+    return maxminddb.InvalidDatabaseError, UnicodeDecodeError, OSError
+
+
 def _opened(file: str) -> tuple[str, maxminddb.Reader] | None:
+    import maxminddb  # noqa: PLC0415 - takes 30 ms, and most users have no database
+
     try:
         return file, maxminddb.open_database(Path(file))
     except FileNotFoundError:

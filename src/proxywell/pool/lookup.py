@@ -111,10 +111,12 @@ def _nearest(reader: sqlite3.Connection, wanted: Endpoint) -> str | None:
             (start, end, _NEAR_MAX),
         )
         near = [Endpoint(host, port).netloc for host, port in rows]
-        rows = reader.execute(
-            "SELECT key FROM rejected WHERE key >= ? AND key < ? LIMIT ?", (start, end, _NEAR_MAX)
-        )
-        near += [str(key) for (key,) in rows]
+        for table in ("rejected", "rejection"):
+            rows = reader.execute(
+                f"SELECT key FROM {table} WHERE key >= ? AND key < ? LIMIT ?",  # noqa: S608 - constants
+                (start, end, _NEAR_MAX),
+            )
+            near += [str(key) for (key,) in rows]
         stem = stem[: max(stem.rfind("."), stem.rfind(":"), 0)]
     best = get_close_matches(wanted.netloc, near, n=1, cutoff=0.0)
     return best[0] if best else None
@@ -122,8 +124,5 @@ def _nearest(reader: sqlite3.Connection, wanted: Endpoint) -> str | None:
 
 def _without_secret(text: str) -> str:
     before, mark, after = text.rpartition("@")
-    return (
-        f"{before.partition('://')[0]}://***@{after}"
-        if mark and "://" in before
-        else (f"***@{after}" if mark else text)
-    )
+    scheme = before.partition("://")[0] + "://" if "://" in before else ""
+    return f"{scheme}***@{after}" if mark else text
