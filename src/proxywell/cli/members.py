@@ -179,7 +179,7 @@ def random_member(
         chosen = _choose_verified(loaded.settings, make_ready(state_dir), wanted, count)
     else:
         with looking(loaded, state_dir) as pool:
-            chosen = pool.choose(wanted, count, _draw())
+            chosen = pool.choose_once(wanted, count, _draw())
     if isinstance(chosen, NothingFits):
         _remark(chosen.reason)
         return NOTHING_DONE
@@ -200,7 +200,9 @@ def _choose_verified(
     nothing = NothingFits("")
     for _ in range(VERIFY_ROUNDS_MAX):
         with Pool.open(state_dir, settings.pool, read_only=True) as pool:
-            some = pool.choose(wanted, count - len(passed), draw, stale_too=True, but_not=tried)
+            some = pool.choose_once(
+                wanted, count - len(passed), draw, stale_too=True, but_not=tried
+            )
         if isinstance(some, NothingFits):
             nothing = some
             break

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import TracebackType
@@ -20,19 +21,24 @@ from proxywell.pool.explanation import Explanation, explain_member, explain_reje
 from proxywell.pool.geo import Geo
 from proxywell.pool.lookup import UnknownProxyError, endpoint_of, find_key
 from proxywell.pool.recorder import Item, Recorder
-from proxywell.pool.roster import Roster, read_entries
+from proxywell.pool.roster import Roster, read_entries, read_members
 from proxywell.pool.score import Tally
 from proxywell.pool.selection import (
+    Entry,
     MemberFilter,
     NothingFits,
+    accepted,
     draw_distinct,
     matching,
+    presentable,
     shortfall,
 )
 from proxywell.pool.store import FILE_NAME, Store
 
 ANY: Final = MemberFilter()
 _ROSTER_S: Final = 5.0  # scores relax over minutes
+_BLIND_DRAWS: Final = 64  # members per round of ``choose_once``
+_BLIND_ROUNDS: Final = 12
 _FOREIGN_S: Final = 1.0  # how soon another process's writes are looked for
 _RANKS: Final = {state: rank for rank, state in enumerate(MemberState)}
 
@@ -159,6 +165,37 @@ class Pool:
             found = roster.in_full(reader, chosen)
         return [_as_wanted(member, wanted) for member in found]
 
+    def choose_once(
+        self,
+        wanted: MemberFilter,
+        count: int,
+        draw: Callable[[], float],
+        *,
+        stale_too: bool = False,
+        but_not: AbstractSet[str] = frozenset(),
+    ) -> list[PoolMember] | NothingFits:
+        """Choose as ``choose`` does, for a process that asks once: without reading everybody.
+
+        Members are drawn blindly and accepted with a chance in proportion to their scores,
+        which comes to the same; when that does not lead to enough of them soon (few fit, or
+        the pool is small), all are read.
+        """
+        found: dict[str, Entry] = {}
+        with self._store.snapshot() as reader:
+            last_id = reader.execute("SELECT max(id) FROM member").fetchone()[0] or 0
+            for _ in range(_BLIND_ROUNDS if last_id > _BLIND_ROUNDS * _BLIND_DRAWS else 0):
+                drawn = [1 + int(draw() * last_id) for _ in range(_BLIND_DRAWS)]
+                by_id = {entry.member_id: entry for entry in self._read(reader, drawn)}
+                known = [by_id[member_id] for member_id in drawn if member_id in by_id]
+                for entry in matching(presentable(known, stale_too=stale_too), wanted):
+                    if entry.key not in but_not and accepted(entry, draw):
+                        found.setdefault(entry.key, entry)
+                if len(found) >= count:
+                    chosen = list(found.values())[:count]
+                    members = read_members(reader, chosen)
+                    return [_as_wanted(members[entry.member_id], wanted) for entry in chosen]
+        return self.choose(wanted, count, draw, stale_too=stale_too, but_not=but_not)
+
     def standing(self) -> Mapping[str, float]:
         """The score of every member that is not barred, by endpoint key: whom to check first."""
         return {
@@ -179,16 +216,16 @@ class Pool:
 
     def explain(self, key: str) -> Explanation | None:
         """Tell all that is known about an endpoint, member or rejected; None if nothing is."""
-        roster = self._current_roster()
-        entry = next((entry for entry in roster.entries if entry.key == key), None)
-        with self._store.reading() as reader:
-            members = roster.in_full(reader, [entry]) if entry is not None else []
-            if entry is None or not members:
+        with self._store.snapshot() as reader:
+            row = reader.execute("SELECT id FROM member WHERE key = ?", (key,)).fetchone()
+            entries = self._read(reader, row) if row is not None else []
+            if not entries:
                 return explain_rejected(reader, key)
+            member_id = entries[0].member_id
             return explain_member(
                 reader,
-                entry.member_id,
-                members[0],
+                member_id,
+                read_members(reader, entries)[member_id],
                 now_s=self._clock.now_s(),
                 settings=self._settings,
             )
@@ -262,11 +299,14 @@ class Pool:
                 return roster
         self._version = self._store.version()
         with self._store.reading() as reader:
-            entries = read_entries(
-                reader, now_s=self._clock.now_s(), settings=self._settings, geo=self._geo
-            )
+            entries = self._read(reader)
         self._roster = roster = Roster(entries, now_s)
         return roster
+
+    def _read(self, reader: sqlite3.Connection, only: Sequence[int] | None = None) -> list[Entry]:
+        return read_entries(
+            reader, now_s=self._clock.now_s(), settings=self._settings, geo=self._geo, only=only
+        )
 
 
 def _as_wanted(member: PoolMember, wanted: MemberFilter) -> PoolMember:

@@ -16,7 +16,7 @@ from proxywell.model.member import MemberState
 from proxywell.model.report import PoolChange
 from proxywell.model.verdict import Verdict
 from proxywell.pool import rejections
-from proxywell.pool.member_state import History, after_check, standing_of
+from proxywell.pool.member_state import History, after_check, caught_at, standing_of
 from proxywell.pool.rows import HISTORY_COLUMNS, history_of, history_values
 from proxywell.pool.store import Store
 
@@ -135,6 +135,7 @@ class Recorder:
         for key, (item, candidate, verdict) in zip(keys, news, strict=True):
             if key not in members and not verdict.working:
                 failed.append((key, candidate, verdict))
+                members.remember_caught(key, verdict)
                 continue
             members.apply(key, candidate, verdict, self._settings)
             checked.append((*_check_row(verdict, origin, item), key))
@@ -168,6 +169,7 @@ class _Members:
         self._known: dict[str, tuple[History, Verdict, list[str]]] = {}
         self._changed: set[str] = set()
         self._new: dict[str, Candidate] = {}
+        self._caught: dict[str, str] = {}
         self.joined = self.left_fresh = 0
         for start in range(0, len(keys), _KEYS_PER_QUERY):
             some = keys[start : start + _KEYS_PER_QUERY]
@@ -187,13 +189,20 @@ class _Members:
     def __contains__(self, key: str) -> bool:
         return key in self._known
 
+    def remember_caught(self, key: str, verdict: Verdict) -> None:
+        """Note what an endpoint was caught at that may pass later in the same telling."""
+        why = caught_at(verdict)
+        if why is not None:
+            self._caught.setdefault(key, why)
+
     def apply(
         self, key: str, candidate: Candidate, verdict: Verdict, settings: PoolSettings
     ) -> None:
         """Write one verdict into a member's history; a newcomer becomes a member."""
         known = self._known.get(key)
         if known is None:
-            history, shown = History(barred_why=rejections.barred_why(self._writer, key)), verdict
+            caught = rejections.barred_why(self._writer, key) or self._caught.get(key)
+            history, shown = History(barred_why=caught), verdict
             sources: list[str] = []
             self._new[key] = candidate
             self.joined += 1

@@ -64,9 +64,11 @@ def file(writer: sqlite3.Connection) -> None:
         "WHERE key NOT IN (SELECT key FROM member) ORDER BY key, id "
         "ON CONFLICT (key) DO UPDATE SET protocol = excluded.protocol, "
         "failure = excluded.failure, blame = excluded.blame, last_at = excluded.last_at, "
-        "times = times + 1, origin = excluded.origin, steps = excluded.steps, "
+        "times = iif(excluded.blame IS blame, times, 0) + 1, "
+        "first_at = iif(excluded.blame IS blame, first_at, excluded.first_at), "
+        "origin = excluded.origin, steps = excluded.steps, "
         "sources = excluded.sources, barred_why = coalesce(barred_why, excluded.barred_why) "
-        "WHERE excluded.blame = 'proxy' OR blame <> 'proxy'"
+        "WHERE excluded.blame IS 'proxy' OR blame IS NOT 'proxy'"
     )
     writer.execute("DELETE FROM rejection")
 

@@ -25,7 +25,6 @@ _WISHES_MAX: Final = 256
 _decode_verdict = msgspec.msgpack.Decoder(Verdict).decode
 _decode_sources = msgspec.json.Decoder(tuple[str, ...]).decode
 _ANONYMITY: Final = {level.value: level for level in Anonymity}
-_PROTOCOLS: Final = {protocol.value: protocol for protocol in Protocol}
 
 
 class Roster:
@@ -55,32 +54,45 @@ class Roster:
 
 
 def read_entries(
-    reader: sqlite3.Connection, *, now_s: float, settings: PoolSettings, geo: Geo
+    reader: sqlite3.Connection,
+    *,
+    now_s: float,
+    settings: PoolSettings,
+    geo: Geo,
+    only: Sequence[int] | None = None,
 ) -> list[Entry]:
-    """Read every member as selection sees it.
+    """Read members as selection sees them.
 
     Args:
         reader: The pool's file.
         now_s: The instant that scores and states are for, seconds since the epoch.
         settings: The constants of the score.
         geo: Where exits are.
+        only: Numbers of the members to read, a few hundred at most; None: all of them.
     """
-    targets = _read_targets(reader, now_s, settings)
-    entries: list[Entry] = []
+    where = "" if only is None else f"IN ({','.join('?' * len(only))})"
+    targets = _read_targets(reader, where, only or (), now_s=now_s, settings=settings)
     rows = reader.execute(
-        f"SELECT id, key, protocols, anonymity, exit_ip, {HISTORY_COLUMNS} FROM member"  # noqa: S608 - constants
+        f"SELECT id, key, protocols, anonymity, exit_ip, {HISTORY_COLUMNS} "  # noqa: S608 - constants
+        f"FROM member {where and f'WHERE id {where}'}",
+        only or (),
     )
-    for member_id, key, spoken, anonymity, exit_ip, *row in rows:
+    spoken_by_text: dict[str, tuple[Protocol, ...]] = {}
+    entries: list[Entry] = []
+    for member_id, key, text, anonymity, exit_ip, *row in rows:
         history = history_of(row)
         standing = standing_of(history, now_s=now_s, fresh_s=settings.fresh_s)
-        protocols = tuple(_PROTOCOLS[word] for word in spoken.split(",") if word)
+        spoken = spoken_by_text.get(text)
+        if spoken is None:
+            spoken = tuple(Protocol(word) for word in text.split(",") if word)
+            spoken_by_text[text] = spoken
         latency_ms = typical_latency_ms(history.latencies_ms)
         score = estimate(
             history.tally,
             passed_last=history.passed_last,
             last_at_s=history.last_at_s,
             latency_ms=latency_ms,
-            protocol=protocols[0] if protocols else None,
+            protocol=spoken[0] if spoken else None,
             now_s=now_s,
             settings=settings,
         ).score
@@ -92,7 +104,7 @@ def read_entries(
                 score=score,
                 state=standing.state,
                 stale=standing.stale,
-                protocols=protocols,
+                protocols=spoken,
                 anonymity=_ANONYMITY[anonymity],
                 country=place.country,
                 asn=place.asn,
@@ -104,12 +116,19 @@ def read_entries(
 
 
 def _read_targets(
-    reader: sqlite3.Connection, now_s: float, settings: PoolSettings
+    reader: sqlite3.Connection,
+    where: str,
+    only: Sequence[int],
+    *,
+    now_s: float,
+    settings: PoolSettings,
 ) -> dict[int, tuple[tuple[str, float], ...]]:
     """Per member, for each of its targets, the share that worked lately."""
     shares: dict[int, tuple[tuple[str, float], ...]] = {}
     for member_id, name, passed, tried, at_s in reader.execute(
-        "SELECT member, name, passed, tried, tallied_at FROM target ORDER BY member, name"
+        "SELECT member, name, passed, tried, tallied_at FROM target "  # noqa: S608 - constants
+        f"{where and f'WHERE member {where}'} ORDER BY member, name",
+        only,
     ):
         seen = Tally(passed, tried, at_s).at(now_s, settings.half_life_s)
         share = (name, round(seen.passed / seen.tried, 4) if seen.tried > 0 else 0.0)

@@ -146,6 +146,17 @@ def draw_distinct(
     return [entries[place] for _, place in nlargest(count, keyed)]
 
 
+def accepted(entry: Entry, draw: Callable[[], float]) -> bool:
+    """Accept an entry that was drawn blindly with a chance in proportion to its score.
+
+    Whoever draws from all members with equal chance until one is accepted, and fits, has drawn
+    among those that fit in proportion to score, without having seen the others.
+
+    Source: J. von Neumann, "Various techniques used in connection with random digits", 1951.
+    """
+    return draw() < max(entry.score, WEIGHT_MIN)
+
+
 def running_weights(entries: Iterable[Entry]) -> list[float]:
     """Running sums of the weights, for a draw by bisection."""
     return list(accumulate(max(entry.score, WEIGHT_MIN) for entry in entries))

@@ -254,6 +254,16 @@ class Store:
             yield self._reader
 
     @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Lend the connection that reads; all that is read within is of one instant."""
+        with self.reading() as reader:
+            reader.execute("BEGIN")
+            try:
+                yield reader
+            finally:
+                _roll_back(reader)
+
+    @contextmanager
     def transaction(self, *, lasting: bool = False) -> Iterator[sqlite3.Connection]:
         """Lend the connection that writes, for one transaction: all of it or nothing.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -137,8 +137,9 @@ def test_several_are_never_the_same_and_never_one_that_was_excluded(pool: Pool) 
     pool.record("a", 1, [(n, candidate(n), passed(endpoint(n))) for n in range(10)])
     assert len({member.proxy for member in choose(pool, count=7)}) == 7
     but_not = frozenset(endpoint(n).key for n in range(9))
-    (left,) = pool.choose(MemberFilter(), 5, draw, but_not=but_not)  # type: ignore[misc]  # one is left
-    assert left.host == endpoint(9).host
+    left = pool.choose(MemberFilter(), 5, draw, but_not=but_not)
+    assert not isinstance(left, NothingFits)
+    assert [member.host for member in left] == [endpoint(9).host]
 
 
 def test_the_protocol_that_was_asked_for_is_the_one_in_the_url(pool: Pool) -> None:
@@ -338,3 +339,73 @@ def test_a_password_is_not_repeated_in_an_error(pool: Pool) -> None:
     with pytest.raises(UnknownProxyError) as unknown:
         pool.find("socks5://me:hunter2@1.0.0.1:80")
     assert "hunter2" not in str(unknown.value)
+
+
+@pytest.fixture
+def crowd(pool: Pool) -> Pool:
+    """A thousand members: of each four, one is quick, two are slow, and one has failed."""
+    pool.record(
+        "a",
+        1,
+        [
+            (n, candidate(n), passed(endpoint(n), latency_ms=0.0 if n % 4 == 0 else 15_000.0))
+            for n in range(1_000)
+        ],
+    )
+    pool.record(
+        "b",
+        1,
+        [
+            (n, candidate(n), failed(endpoint(n), at_s=NOON_S + 1))
+            for n in range(1_000)
+            if n % 4 == 3
+        ],
+    )
+    return pool
+
+
+def quick_share(choose_one: Callable[[], list[PoolMember] | NothingFits]) -> float:
+    quick = 0
+    for _ in range(1_500):
+        chosen = choose_one()
+        assert not isinstance(chosen, NothingFits)
+        (member,) = chosen
+        assert member.state is MemberState.FRESH
+        quick += member.latency_ms == 0.0
+    return quick / 1_500
+
+
+@pytest.mark.parametrize("way", ["choose", "choose_once"])
+def test_both_ways_to_choose_draw_in_proportion_to_score(crowd: Pool, way: str) -> None:
+    draw = random.Random(3).random
+    got = quick_share(lambda: getattr(crowd, way)(MemberFilter(), 1, draw))
+    assert got == pytest.approx(
+        4 / (4 + 1 + 1), abs=0.04
+    )  # a quick one scores four times a slow one
+
+
+def test_choosing_blindly_without_weighing_is_caught(
+    crowd: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxywell.pool.pool.accepted", lambda entry, draw: True)
+    draw = random.Random(3).random
+    got = quick_share(lambda: crowd.choose_once(MemberFilter(), 1, draw))
+    assert got == pytest.approx(1 / 3, abs=0.04)
+
+
+def test_who_asks_once_gets_different_ones_and_the_rare_one_too(crowd: Pool) -> None:
+    draw = random.Random(3).random
+    many = crowd.choose_once(MemberFilter(), 200, draw)
+    assert not isinstance(many, NothingFits)
+    assert len({member.proxy for member in many}) == 200
+    everybody = crowd.choose_once(MemberFilter(), 5_000, draw)
+    assert not isinstance(everybody, NothingFits)
+    assert len({member.proxy for member in everybody}) == 750
+    rare = frozenset(member.host for member in everybody[:749])
+    keys = frozenset(f"{host}:8080" for host in rare)
+    last = crowd.choose_once(MemberFilter(), 9, draw, but_not=keys)
+    assert not isinstance(last, NothingFits)
+    assert len(last) == 1
+    assert last[0].host not in rare
+    nobody = MemberFilter(protocols=frozenset({Protocol.HTTP}))
+    assert isinstance(crowd.choose_once(nobody, 1, draw), NothingFits)
