@@ -236,7 +236,15 @@ _JUNK = [
         group="junk",
         visit=CutOffVisit,
         protocols=None,
-        failures=(K.EOF_EARLY, K.BODY_STALLED, K.RESET, K.BAD_HTTP, K.WRONG_ANSWER),
+        failures=(
+            K.EOF_EARLY,
+            K.BODY_STALLED,
+            K.RESET,
+            K.BAD_HTTP,
+            K.WRONG_ANSWER,
+            K.HTTP_STATUS,  # of the protocols that it does not speak
+            K.NOT_THIS_PROTOCOL,
+        ),
     ),
     *(
         _junk(f"socks_{option}", OddSocksVisit, *_SOCKS_NO, *_SILENCE, option=option)

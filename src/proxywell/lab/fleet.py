@@ -67,7 +67,10 @@ def build_fleet(profile: Profile, seed: int, *, ipv6: bool = True) -> list[Proxy
     fleet = [builder.proxy(behaviour) for behaviour in builder.behaviours()]
     left = profile.fleet.ipv6 if ipv6 else 0
     for proxy in fleet:
-        if left and proxy.behaviour.group == "working" and not proxy.behaviour.login:
+        fit = proxy.behaviour.group == "working" and not proxy.behaviour.login
+        # A checker without an IPv6 judge does not know its own IPv6 address, so it cannot tell
+        # that this is what a transparent one gives away.
+        if left and fit and proxy.anonymity is not Anonymity.TRANSPARENT:
             proxy.host, proxy.slot = "::1", left
             left -= 1
     return fleet

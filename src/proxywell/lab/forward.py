@@ -118,6 +118,8 @@ class ProxyVisit(Visit):
 
     def reach(self, wanted: Wanted) -> None:
         """Open the way to the target: only ever on loopback, from one of our exits."""
+        if not self.client.open:
+            return
         address = self.around.resolve(wanted.host)
         if address is None:
             self.refuse(_UNREACHABLE, "503 Service Unavailable")
@@ -151,7 +153,7 @@ class ProxyVisit(Visit):
             self._pass_on()
             self.at(ANSWERED, self.release)
         else:
-            self.at(GRANTED, self.say_granted, wanted.protocol)
+            self.say_granted(wanted.protocol)
 
     def say_granted(self, protocol: Protocol) -> None:
         """Send the reply that opens the tunnel."""
@@ -344,10 +346,11 @@ class ProxyVisit(Visit):
             self.refuse(7, "405 Method Not Allowed")
         elif not self.allows(wanted):
             self.refuse(_NOT_ALLOWED, "403 Forbidden")
-        else:
-            if self.request is not None:
-                self._got[:0] = self.forwarded(self.request, path)
+        elif self.request is not None:
+            self._got[:0] = self.forwarded(self.request, path)
             self.reach(wanted)
+        else:  # later, or the target would find its new client slow to speak
+            self.at(GRANTED, self.reach, wanted)
 
     def _wait(self) -> None:
         """More may come while the target is being reached; it stays in ``_got``."""

@@ -75,7 +75,7 @@ class ForgingVisit(ProxyVisit):
         if wanted.protocol is Protocol.HTTP:
             self._make_up()
         else:
-            self.at(0.5, self.say_granted, wanted.protocol)
+            self.say_granted(wanted.protocol)
 
     def _pass_on(self) -> None:
         self._make_up()
@@ -98,7 +98,10 @@ class ForgingVisit(ProxyVisit):
 
 
 class ReplayingVisit(ProxyVisit):
-    """Keeps the first answer of a host and gives it to everybody who asks that host again."""
+    """A cache gone wrong: gives the first judge's first answer to whoever asks any judge.
+
+    Pages of other hosts it keeps by their whole address, as a cache may.
+    """
 
     def waits_for_whole(self) -> bool:
         """See ProxyVisit."""
@@ -106,9 +109,12 @@ class ReplayingVisit(ProxyVisit):
 
     def change(self, answer: bytes) -> bytes:
         """See ProxyVisit."""
-        wanted = self.wanted
+        wanted, request = self.wanted, self.request
         assert wanted is not None
-        kept: bytes = self.proxy.memory.setdefault(f"{wanted.host}:{wanted.port}", answer)
+        assert request is not None
+        asks_judge = self.around.place_of(wanted.host, wanted.port) in self.around.judges
+        key = "judge" if asks_judge else request.target.decode("latin-1")
+        kept: bytes = self.proxy.memory.setdefault(key, answer)
         return kept
 
 
@@ -125,7 +131,7 @@ class JudgeOnlyVisit(ProxyVisit):
 
     def allows(self, wanted: Wanted) -> bool:
         """See ProxyVisit."""
-        place = (self.around.resolve(wanted.host) or wanted.host, wanted.port)
+        place = self.around.place_of(wanted.host, wanted.port)
         if self.proxy.behaviour.option == "one":
             known: object = self.proxy.memory.setdefault("judge", place)
             return known == place

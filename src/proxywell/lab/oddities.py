@@ -9,15 +9,19 @@ from proxywell.lab.visit import Surroundings
 from proxywell.model.endpoint import Protocol
 
 EARLY_WAIT_S = 0.02
+SINGLE_BYTES = 200
+PIECE_BYTES = 400
+PAUSE_S = 0.001
 _LONG_NAME = b"\x05\x00\x00\x03\xff" + b"n" * 255 + b"\x04\x38"
 
 
 class SplitVisit(ProxyVisit):
-    """Sends everything one byte at a time."""
+    """Sends the beginning of everything one byte at a time, the rest in small pieces."""
 
     def __init__(self, around: Surroundings, proxy: Proxy, peer: str) -> None:
         super().__init__(around, proxy, peer)
         self._left = bytearray()
+        self._single = 0  # bytes still to be sent one at a time
         self._ends = False
 
     def reply(self, data: bytes) -> None:
@@ -25,6 +29,7 @@ class SplitVisit(ProxyVisit):
         idle = not self._left
         self._left += data
         if idle:
+            self._single = SINGLE_BYTES
             self._trickle()
 
     def answer_ended(self) -> None:
@@ -41,10 +46,13 @@ class SplitVisit(ProxyVisit):
     def _trickle(self) -> None:
         if not self.client.open:
             return
-        self.client.send(bytes(self._left[:1]))
-        del self._left[:1]
+        size = 1 if self._single else PIECE_BYTES
+        self._single = max(0, self._single - 1)
+        self.client.send(bytes(self._left[:size]))
+        del self._left[:size]
         if self._left:
-            self.around.loop.call_soon(self._trickle)
+            # Without a pause the system would put the pieces together again.
+            self.around.loop.call_later(PAUSE_S, self._trickle)
         elif self._ends:
             super().answer_ended()
 

@@ -56,6 +56,10 @@ class Surroundings:
             return host if valid else None
         return None
 
+    def place_of(self, host: str, port: int) -> tuple[str, int]:
+        """A target as in ``judges``: its address where it is known, else its name."""
+        return self.resolve(host) or host, port
+
 
 class Visit:
     """Base: does nothing with what arrives, and closes when the client leaves."""

@@ -136,6 +136,7 @@ def test_ipv6_ones_are_working_ones_and_only_where_there_is_ipv6() -> None:
     assert len(with_ipv6) == profile.fleet.ipv6
     assert len({proxy.slot for proxy in with_ipv6}) == len(with_ipv6)
     assert all(proxy.behaviour.group == "working" for proxy in with_ipv6)
+    assert not [p for p in with_ipv6 if p.anonymity is Anonymity.TRANSPARENT]
     assert not [p for p in build_fleet(profile, 1, ipv6=False) if p.host == "::1"]
 
 
