@@ -7,17 +7,19 @@ import gzip
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxywell.config.schema import NetworkSettings, SourceSettings
-from proxywell.errors import InputMissingError
+from proxywell.errors import InputMissingError, SettingsError
 from proxywell.net.guard import Guard
+from proxywell.sources import visit
 from proxywell.sources.catalog import SourceSpec
-from proxywell.sources.parse import Form
+from proxywell.sources.grammar import Entry, Malformed
+from proxywell.sources.parse import Form, ListParser
 from proxywell.sources.reader import SourceReader, SourceReading
 from tests.network.list_server import ListServer, list_server
 
@@ -250,6 +252,54 @@ async def test_a_page_where_a_list_was_expected_is_not_believed_even_with_a_tabl
     assert flagged.candidates == []
     believed = await read([spec_of(url, form=Form.HTML)], clock)
     assert [c.endpoint.netloc for c in believed.candidates] == ["6.6.6.6:80"]
+
+
+@pytest.mark.parametrize(
+    ("robots", "status", "error"),
+    [
+        (b"", "404 x", None),
+        (b"User-agent: *\nDisallow: /private\n", "200 OK", None),
+        (b"User-agent: *\nDisallow: /\n", "200 OK", "its robots.txt asks programs not to"),
+        (b"User-agent: proxywell\nDisallow: /page\n", "200 OK", "its robots.txt asks programs"),
+        (b"", "503 x", "status 503"),
+    ],
+)
+async def test_a_page_is_read_only_if_its_site_lets_programs_read_it(
+    robots: bytes, status: str, error: str | None, server: ListServer, clock: SetClock
+) -> None:
+    url = server.put("/page", BROKEN["page"])
+    server.put("/robots.txt", robots, status=status)
+    reading = await read([spec_of(url, form=Form.HTML)], clock)
+    told = reading.reports[0].error
+    assert told is None if error is None else error in str(told)
+    assert len(server.asked("/page")) == (error is None)
+
+
+async def test_a_certificate_file_that_is_none_is_one_sentence(
+    clock: SetClock, tmp_path: Path
+) -> None:
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(SettingsError, match=r"sources\.ca_file: .* holds no certificates"):
+            await read([], clock, ca_file=str(path))
+
+
+async def test_a_bug_that_one_list_brings_to_light_stays_with_that_list(
+    server: ListServer, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stumbles(ListParser):
+        def finish(self) -> Iterator[Entry | Malformed]:
+            for item in super().finish():
+                if isinstance(item, Entry) and item.port == 666:
+                    raise ZeroDivisionError("planted")
+                yield item
+
+    monkeypatch.setattr(visit, "ListParser", Stumbles)
+    urls = [server.put("/bad", b"1.1.1.1:666\n"), server.put("/good", LIST)]
+    reading = await read([spec_of(url) for url in urls], clock)
+    assert [report.error for report in reading.reports] == [
+        "internal error: ZeroDivisionError: planted",
+        None,
+    ]
 
 
 async def test_a_cache_that_cannot_be_written_costs_the_copy_and_nothing_else(

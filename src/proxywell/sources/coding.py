@@ -10,6 +10,7 @@ from proxywell.sources.errors import BrokenListError, SourceLimitError
 
 GZIP_MAGIC = b"\x1f\x8b"
 _STEP_BYTES = 64 * 1024
+_HEADER_BYTES = {"gzip": 1, "x-gzip": 1, "deflate": 2}  # so many tell which inflater it takes
 _FREE_BYTES = 64 * 1024  # so much may come out of anything: small bodies have odd ratios
 
 
@@ -47,6 +48,7 @@ class Decoder:
         self._wire_bytes = 0
         self._body_bytes = 0
         self._inflater: Inflater | None = None
+        self._waiting = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take bytes as sent, give blocks of at most 64 KiB (plain bytes: as they came).
@@ -60,7 +62,11 @@ class Decoder:
             self._count(len(data))
             yield data
             return
-        while data:
+        data, self._waiting = self._waiting + data, b""
+        if self._inflater is None and len(data) < _HEADER_BYTES[self._coding]:
+            self._waiting = data
+            return
+        while data or self._inflater is not None:
             if self._inflater is None:
                 self._inflater = self._new_inflater(data)
             try:
@@ -72,8 +78,10 @@ class Decoder:
                 yield block
             if self._inflater.eof:
                 data, self._inflater = self._inflater.unused_data, None
-            else:
-                data = self._inflater.unconsumed_tail
+                continue
+            data = self._inflater.unconsumed_tail
+            if not data and len(block) < _STEP_BYTES:  # a full block may have more behind it
+                return
 
     def finish(self) -> None:
         """Check that the last stream came to its end.
@@ -81,13 +89,15 @@ class Decoder:
         Raises:
             BrokenListError: It breaks off.
         """
-        if self._inflater is not None:
+        if self._inflater is not None or self._waiting:
             raise BrokenListError(f"its {self._coding} coding breaks off")
 
     def _new_inflater(self, data: bytes) -> Inflater:
         if self._coding != "deflate":
             return zlib.decompressobj(31)
-        has_header = data[0] & 0x0F == 8 and (data[0] << 8 | (data[1:2] or b"\0")[0]) % 31 == 0
+        if len(data) < _HEADER_BYTES[self._coding]:  # a byte behind the end of the stream
+            raise BrokenListError("its deflate coding is damaged")
+        has_header = data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
         return zlib.decompressobj(15 if has_header else -15)
 
     def _count(self, size: int) -> None:

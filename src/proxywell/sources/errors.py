@@ -27,3 +27,17 @@ class SourceRefusedError(SourceError):
     """The address, scheme or redirect of the source is not allowed; nothing was sent there."""
 
     code = "source_refused"
+
+
+class SourceStatusError(SourceError):
+    """The source answered with a status that brings no list.
+
+    Attributes:
+        status: 100 to 599.
+    """
+
+    code = "source_status"
+
+    def __init__(self, host: str, status: int) -> None:
+        super().__init__(f"{host} answers with status {status}")
+        self.status = status

@@ -21,7 +21,12 @@ from yarl import URL
 
 from proxywell.net.guard import Guard, canonical_address
 from proxywell.sources.coding import Decoder
-from proxywell.sources.errors import SourceError, SourceLimitError, SourceRefusedError
+from proxywell.sources.errors import (
+    SourceError,
+    SourceLimitError,
+    SourceRefusedError,
+    SourceStatusError,
+)
 
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
 _NOT_MODIFIED = 304
@@ -140,7 +145,8 @@ class Fetcher:
         Raises:
             SourceRefusedError: The address, scheme or a redirect is not allowed.
             SourceLimitError: Too many redirects.
-            SourceError: No answer, or one that is neither 200 nor 304.
+            SourceStatusError: An answer that is neither 200 nor 304.
+            SourceError: No answer.
         """
         refused: list[str] = []
         connector = aiohttp.TCPConnector(
@@ -189,7 +195,7 @@ class Fetcher:
             response.close()
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or location is None:
-                raise SourceError(f"{_host_of(url)} answers with status {response.status}")
+                raise SourceStatusError(_host_of(url), response.status)
             url = _joined(url, location)
         raise SourceLimitError(f"it redirects more than {self._limits.redirects_max} times")
 

@@ -24,6 +24,7 @@ from proxywell.sources.fetch import Fetched, Fetcher, Validators
 from proxywell.sources.grammar import HINT_BITS, Entry, Malformed
 from proxywell.sources.local import BLOCK_BYTES, read_file
 from proxywell.sources.parse import DOCUMENT_MAX_BYTES, LINE_MAX_BYTES, Form, ListParser
+from proxywell.sources.robots import ask_leave
 from proxywell.sources.tally import SourceTally
 from proxywell.sources.trust import fault_of, is_outsized
 from proxywell.telemetry.events import (
@@ -139,6 +140,8 @@ class Visitor:
                 await self._read_copy(reading, copy)
                 return
         reading.copy = copy
+        if spec.form is Form.HTML:
+            await ask_leave(self._fetcher, spec.place)
         validators = Validators() if copy is None else Validators(copy.etag, copy.last_modified)
         async with self._fetcher.fetch(spec.place, validators) as fetched:
             if fetched.not_modified and copy is not None:

@@ -7,7 +7,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxywell.model.endpoint import Endpoint, Protocol
-from proxywell.sources.grammar import HINT_BITS, Entry, host_name, parse_line, port_number
+from proxywell.sources.grammar import (
+    HINT_BITS,
+    Entry,
+    fields_between,
+    host_name,
+    make_entry,
+    parse_line,
+    port_number,
+)
 from tests.unit.protocols.planted import finds_a_counterexample
 
 HTTP, CONNECT, SOCKS4, SOCKS4A, SOCKS5 = (HINT_BITS[protocol] for protocol in Protocol)
@@ -170,6 +178,18 @@ def test_our_own_urls_are_read_back(
 )
 def test_a_port_is_decimal_without_leading_zero(text: str) -> None:
     assert port_number(text) is None
+
+
+@pytest.mark.parametrize(
+    ("user", "password"), [("", "p"), ("a:b", "p"), ("a\n", "p"), ("a", "p\x1b"), ("a" * 256, "p")]
+)
+def test_credentials_that_do_not_fit_spoil_the_entry(user: str, password: str) -> None:
+    assert make_entry(A, "80", 0, user, password) is None
+
+
+def test_quotes_that_are_never_closed_are_part_of_the_field() -> None:
+    assert fields_between('a,"b', ",") == ["a", "b"]
+    assert fields_between('"' + "a" * 200_000 + '",b', ",") == ['"' + "a" * 200_000 + '"', "b"]
 
 
 def test_names_in_other_scripts_are_not_turned_into_ascii() -> None:

@@ -16,6 +16,7 @@ from proxywell.sources.errors import BrokenListError, SourceLimitError
 from proxywell.sources.grammar import HINT_BITS, Entry, Malformed
 from proxywell.sources.html_lists import HTML_MAX_BYTES
 from proxywell.sources.parse import LINE_MAX_BYTES, Form, ListParser
+from tests.unit.protocols.planted import finds_a_counterexample
 
 HTTP, CONNECT, SOCKS4, SOCKS4A, SOCKS5 = (HINT_BITS[protocol] for protocol in Protocol)
 
@@ -141,7 +142,7 @@ def test_prose_above_a_list_is_malformed_entries() -> None:
     assert places(b"Free proxies, updated hourly\n\n1.2.3.4:80\n") == [None, "1.2.3.4:80"]
 
 
-OBJECTS = [
+OBJECTS: list[dict[str, object]] = [
     {"ip": "1.2.3.4", "port": 80, "protocol": "http"},
     {"host": "1.2.3.5", "port": "1080", "protocols": ["socks4", "SOCKS5"], "more": {"deep": [1]}},
     {"IP_Address": "1.2.3.6", "Port": 8080, "type": "https"},
@@ -195,6 +196,11 @@ def test_texts_in_json_have_the_forms_of_lines() -> None:
         "1.2.3.4:80", "1.2.3.5:81", None, None, None,
     ]  # fmt: skip
     assert parse(b'[["1.2.3.4", 80, "http"]]') == [Entry("1.2.3.4", 80, HTTP)]
+
+
+def test_a_yes_under_https_is_a_hint_for_tunnels() -> None:
+    data = b'[{"ip":"1.2.3.4","port":80,"https":true},{"ip":"1.2.3.5","port":80,"ssl":"no"}]'
+    assert parse(data) == [Entry("1.2.3.4", 80, CONNECT), Entry("1.2.3.5", 80)]
 
 
 def test_a_list_named_for_a_protocol_gives_its_hint() -> None:
@@ -283,6 +289,14 @@ def test_rows_of_a_table_inside_a_table_are_counted_once() -> None:
     assert places(f"<html><table><tr><td>{inner}</td></tr></table>".encode()) == ["1.2.3.4:80"]
 
 
+def test_a_table_without_rows_and_a_second_header_are_no_entries() -> None:
+    page = (
+        b"<html><table></table><table><tr><th>IP</th><th>Port</th></tr>"
+        b"<tr><td>1.2.3.4</td><td>80</td></tr><tr><th>IP</th><th>Port</th></tr></table>"
+    )
+    assert places(page) == ["1.2.3.4:80"]
+
+
 def test_a_page_without_tables_is_read_from_its_preformatted_text() -> None:
     page = b"<html><pre>\nUpdated now\n# x\n1.2.3.4:80 US-N\n</pre><pre>art</pre></html>"
     assert places(page) == [None, "1.2.3.4:80"]
@@ -301,6 +315,24 @@ def test_an_error_page_is_one_clear_error(page: bytes) -> None:
 def test_a_page_beyond_the_limit_is_refused_before_it_is_parsed() -> None:
     with pytest.raises(SourceLimitError):
         parse(b"<html>" + b"<b>" * (HTML_MAX_BYTES // 3))
+
+
+def loses_the_tail(data: bytes, block: int) -> list[Entry | Malformed]:
+    """A planted bug: each block is parsed by itself, and what is cut is read twice."""
+    items: list[Entry | Malformed] = []
+    for at in range(0, len(data), block):
+        items += parse(data[at : at + block])
+    return items
+
+
+def test_the_property_below_catches_a_parser_that_forgets_half_a_line() -> None:
+    drawn = st.tuples(st.lists(pieces, max_size=30).map(b"".join), st.integers(1, 60))
+
+    def claim(case: tuple[bytes, int]) -> None:
+        with contextlib.suppress(BrokenListError, SourceLimitError):
+            assert loses_the_tail(*case) == parse(case[0])
+
+    assert finds_a_counterexample(drawn, claim)
 
 
 pieces = st.one_of(
