@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import os
-import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from proxywell.config.schema import NetworkSettings, SourceSettings
-from proxywell.errors import InputMissingError, SettingsError
-from proxywell.net.guard import Guard
+from proxywell.errors import SettingsError
 from proxywell.sources import visit
-from proxywell.sources.catalog import SourceSpec
 from proxywell.sources.grammar import Entry, Malformed
 from proxywell.sources.parse import Form, ListParser
-from proxywell.sources.reader import SourceReader, SourceReading
 from tests.network.list_server import ListServer, list_server
-
-LIST = b"1.2.3.4:80\n1.2.3.5:80\n"
-MANY = b"".join(b"9.%d.%d.1:80\n" % (n >> 8, n & 255) for n in range(2_000))
-
-
-class SetClock:
-    """The wall clock as the test sets it; the monotonic one is real."""
-
-    def __init__(self) -> None:
-        self.wall_s = 1_700_000_000.0
-
-    def now_s(self) -> float:
-        return self.wall_s
-
-    def monotonic_s(self) -> float:
-        return time.monotonic()
+from tests.network.whole_readings import LIST, MANY, SetClock, read, spec_of
 
 
 @pytest.fixture
@@ -49,28 +26,6 @@ def clock() -> SetClock:
 async def server() -> AsyncIterator[ListServer]:
     async with list_server() as running:
         yield running
-
-
-def spec_of(place: str, *, form: Form = Form.AUTO, name: str = "") -> SourceSpec:
-    return SourceSpec(name or place, place, form=form, named=True, interval_s=0)
-
-
-async def read(
-    specs: Sequence[SourceSpec],
-    clock: SetClock,
-    cache_dir: Path | None = None,
-    *,
-    limit_s: float = 20,
-    **settings: Any,
-) -> SourceReading:
-    reader = SourceReader(
-        SourceSettings(**settings),
-        NetworkSettings(allow_private=True),
-        Guard(allow_private=True),
-        cache_dir,
-        clock,
-    )
-    return await reader.read(specs, deadline_s=clock.monotonic_s() + limit_s)
 
 
 async def test_one_faulty_source_stops_none_of_the_others(
@@ -333,120 +288,3 @@ async def test_a_damaged_cache_is_as_none(
     assert (await read([spec_of(url)], clock, tmp_path)).reports[0].read == 2
     assert len(server.asked("/list")) == 3
     assert files_in(tmp_path) == 2  # older bodies are dropped
-
-
-@pytest.mark.parametrize("bad", ["missing", "directory", "nul\x00name", "loop"])
-async def test_a_file_that_is_not_there_ends_the_reading_before_it_starts(
-    bad: str, server: ListServer, clock: SetClock, tmp_path: Path
-) -> None:
-    (tmp_path / "directory").mkdir()
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    fine = spec_of(server.put("/list", LIST))
-    with pytest.raises(InputMissingError, match=r"source .*(check the path|name a file)") as caught:
-        await read([fine, spec_of(str(tmp_path / bad))], clock)
-    assert caught.value.exit_status == 2
-    assert not server.requests
-
-
-async def test_credentials_are_kept_from_a_file_that_the_user_names(
-    clock: SetClock, tmp_path: Path
-) -> None:
-    path = tmp_path / "mine.txt"
-    path.write_bytes(b"1.2.3.4:80:joe:secret\nhttp://joe:other@1.2.3.4:80\n1.2.3.4:80\n")
-    reading = await read([spec_of(str(path))], clock)
-    assert [c.endpoint.key for c in reading.candidates] == [
-        "joe:secret@1.2.3.4:80", "joe:other@1.2.3.4:80", "1.2.3.4:80",
-    ]  # fmt: skip
-    assert reading.counts.unique == 3
-
-
-async def test_a_gzip_file_is_undone_and_a_bomb_in_one_is_refused(
-    clock: SetClock, tmp_path: Path
-) -> None:
-    names = ("fine.gz", "zeros.gz", "bomb.gz", "cut.gz")
-    fine, zeros, bomb, cut = (tmp_path / name for name in names)
-    fine.write_bytes(gzip.compress(LIST))
-    zeros.write_bytes(gzip.compress(bytes(30_000_000)))
-    bomb.write_bytes(gzip.compress(b"1.2.3.4:80\n" * 1_000_000))
-    cut.write_bytes(gzip.compress(MANY)[:-20])
-    reading = await read([spec_of(str(path)) for path in (fine, zeros, bomb, cut)], clock)
-    reports = reading.reports
-    assert (reports[0].read, reports[0].error) == (2, None)
-    assert "binary data" in str(reports[1].error)
-    assert "expands to more than 100 times" in str(reports[2].error)
-    assert reports[2].read < 1_000_000
-    assert "breaks off" in str(reports[3].error)
-    assert 1_900 < reports[3].read <= 2_000  # the user's own file: what came is kept
-
-
-async def test_a_pipe_is_read_to_its_end_and_a_silent_one_to_the_deadline(
-    clock: SetClock, tmp_path: Path
-) -> None:
-    pipe, silent = tmp_path / "pipe", tmp_path / "silent"
-    os.mkfifo(pipe)
-    os.mkfifo(silent)
-    keeper = os.open(silent, os.O_RDWR)  # a writer that never writes
-    opened = threading.Event()
-
-    def write() -> None:
-        with pipe.open("wb", buffering=0) as out:
-            opened.set()
-            for line in (b"1.2.3.4:80\n", b"1.2.3.5:", b"80\n"):
-                out.write(line)
-                time.sleep(0.05)
-
-    reader_end = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    writer = threading.Thread(target=write)
-    writer.start()
-    opened.wait(5)
-    try:
-        reading = await read([spec_of(str(pipe)), spec_of(str(silent))], clock, limit_s=1)
-    finally:
-        writer.join(5)
-        os.close(reader_end)
-        os.close(keeper)
-    assert (reading.reports[0].read, reading.reports[0].error) == (2, None)
-    assert "not read to its end within" in str(reading.reports[1].error)
-
-
-@pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
-async def test_a_device_ends_or_is_refused(device: str, clock: SetClock) -> None:
-    reading = await read([spec_of(device)], clock, limit_s=5)
-    assert reading.candidates == []
-    assert ("holds no entries" if device == "/dev/null" else "binary data") in str(
-        reading.reports[0].error
-    )
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.parametrize("megabytes", [64, pytest.param(1_024, marks=pytest.mark.deep)])
-async def test_one_endless_line_is_one_malformed_entry_in_bounded_memory(
-    megabytes: int, clock: SetClock, tmp_path: Path
-) -> None:
-    path = tmp_path / "line"
-    block = b"1.2.3.4:80 " * 95_326
-    with path.open("wb") as out:
-        for _ in range(megabytes):
-            out.write(block)
-        out.write(b"\n1.2.3.5:80\n")
-    before = resident_bytes()
-    reading = await read([spec_of(str(path))], clock, limit_s=60)
-    assert resident_bytes() - before < 30_000_000
-    assert reading.counts.refused == {"malformed": 1}
-    assert [c.endpoint.host for c in reading.candidates] == ["1.2.3.5"]
-
-
-async def test_a_list_of_private_addresses_alone_says_so_and_what_to_do(
-    clock: SetClock, tmp_path: Path
-) -> None:
-    path = tmp_path / "list"
-    path.write_bytes(b"10.0.0.1:80\n127.0.0.1:80\n169.254.169.254:80\njunk\n")
-    reader = SourceReader(SourceSettings(), NetworkSettings(), Guard(), None, clock)
-    reading = await reader.read([spec_of(str(path))], deadline_s=clock.monotonic_s() + 5)
-    assert reading.why_nothing == (
-        "all 4 entries were refused: malformed 1, private_address 3; --allow-private admits "
-        "addresses of a network of your own"
-    )
