@@ -17,7 +17,7 @@ from proxywell.errors import InputMissingError
 from proxywell.model.clock import SystemClock
 from proxywell.model.shown import visible
 from proxywell.net.guard import Guard
-from proxywell.sources.catalog import SourceSpec, catalogue, named_sources
+from proxywell.sources.catalog import SourceSpec, chosen_sources, named_sources
 from proxywell.sources.errors import SourceError
 from proxywell.sources.reader import SourceReader, why_refused
 from proxywell.sources.visit import Visit
@@ -73,7 +73,7 @@ def sources() -> None:
 @loaded_option
 def list_sources(loaded: Loaded, state_dir: Path, output: Output) -> None:
     """Show every source that a refresh reads: the catalogue, or the lists of the settings."""
-    show_rows(_specs(loaded), output, _LIST_COLUMNS)
+    show_rows(chosen_sources(loaded.settings.sources.lists), output, _LIST_COLUMNS)
 
 
 @sources.command()
@@ -129,7 +129,7 @@ def test(
 @loaded_option
 def yields(loaded: Loaded, state_dir: Path, output: Output) -> None:
     """Show what each source led to so far, the best first, and how long it rests."""
-    specs = {spec.name: spec for spec in _specs(loaded)}
+    specs = {spec.name: spec for spec in chosen_sources(loaded.settings.sources.lists)}
     rows = [
         YieldRow(
             source=source,
@@ -148,11 +148,6 @@ def yields(loaded: Loaded, state_dir: Path, output: Output) -> None:
     if not rows:
         _remark("no source has been through a refresh yet; run: proxywell refresh")
     show_rows(sorted(rows, key=lambda row: -row.share), output, _YIELD_COLUMNS)
-
-
-def _specs(loaded: Loaded) -> tuple[SourceSpec, ...]:
-    lists = loaded.settings.sources.lists
-    return named_sources(lists) if lists else catalogue()
 
 
 async def _examine(loaded: Loaded, spec: SourceSpec, deadline_s: float) -> Visit:

@@ -77,6 +77,18 @@ def load_catalogue(text: str) -> tuple[SourceSpec, ...]:
     return specs
 
 
+def chosen_sources(lists: Iterable[str]) -> tuple[SourceSpec, ...]:
+    """Give the sources that a refresh reads: those that were named, else the catalogue.
+
+    Args:
+        lists: ``sources.lists`` of the settings, or the ``--source`` flags.
+
+    Raises:
+        UsageError: As in ``named_sources``.
+    """
+    return named_sources(lists) or catalogue()
+
+
 def named_sources(places: Iterable[str]) -> tuple[SourceSpec, ...]:
     """Make sources of paths, URLs and ``-`` as the user wrote them; the same twice is one.
 
