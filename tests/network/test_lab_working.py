@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from proxywell.lab.behaviours import BEHAVIOURS
-from proxywell.lab.fleet import FRONTS
+from proxywell.lab.behaviours import BEHAVIOURS, FRONTS
 from tests.network.lab_client import OUR_ADDRESS, Served, curl, needs_curl, serving
 
 WORKING = [name for name, behaviour in BEHAVIOURS.items() if behaviour.group == "working"]

@@ -265,3 +265,13 @@ _JUNK = [
 BEHAVIOURS: dict[str, Behaviour] = {
     behaviour.name: behaviour for behaviour in (*_WORKING, *_LIARS, *_JUNK)
 }
+
+# What a proxy speaks whose behaviour leaves that open, by the names of ``[fleet] front``.
+FRONTS: dict[str, tuple[Protocol, ...]] = {
+    "http": (HTTP,),
+    "connect": (CONNECT,),
+    "http_connect": (HTTP, CONNECT),
+    "socks4": (SOCKS4,),
+    "socks4a": (SOCKS4A, SOCKS4),
+    "socks5": (SOCKS5,),
+}

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Iterator
 
-from proxywell.lab.behaviours import BEHAVIOURS
+from proxywell.lab.behaviours import BEHAVIOURS, FRONTS
 from proxywell.lab.profile import Profile, Weights
 from proxywell.lab.proxy import Behaviour, Proxy
 from proxywell.model.endpoint import Protocol
@@ -19,14 +19,6 @@ EXIT_NETWORKS = range(200, 250)
 BLACK_HOLE_PORTS = 2
 REFUSING_PORTS = 2
 
-FRONTS: dict[str, tuple[Protocol, ...]] = {
-    "http": (Protocol.HTTP,),
-    "connect": (Protocol.CONNECT,),
-    "http_connect": (Protocol.HTTP, Protocol.CONNECT),
-    "socks4": (Protocol.SOCKS4,),
-    "socks4a": (Protocol.SOCKS4A, Protocol.SOCKS4),
-    "socks5": (Protocol.SOCKS5,),
-}
 _CLIENT, _OTHER = b"%CLIENT%", b"%OTHER%"
 _SQUID = (b"Via", b"1.1 gate (squid/5.7)")
 _MIKROTIK = (b"Via", b"1.1 10.5.50.1 (Mikrotik HttpProxy)")
@@ -89,7 +81,7 @@ class _Builder:
         profile = self._profile
         count = profile.fleet.candidates
         working = round(count * profile.fleet.working_share)
-        liars = round(count * profile.fleet.liar_share)
+        liars = min(round(count * profile.fleet.liar_share), count - working)
         chosen = [
             *self._some(profile.working, working),
             *self._some(profile.liars, liars),

@@ -6,7 +6,6 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct, field
 
 from proxywell.errors import InputMissingError, UsageError
-from proxywell.lab.behaviours import BEHAVIOURS
+from proxywell.lab.behaviours import BEHAVIOURS, FRONTS
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Weight = Annotated[float, Meta(ge=0)]
@@ -58,6 +57,10 @@ class AnonymityShares(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     anonymous: Weight = 13.0
     distorting: Weight = 2.0
     elite: Weight = 50.0
+
+    def __post_init__(self) -> None:
+        if self.transparent + self.anonymous + self.distorting + self.elite <= 0:
+            raise ValueError("one of the anonymity levels needs a weight above zero")
 
 
 class Latency(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -213,7 +216,7 @@ def parse_profile(text: str, *, where: str, name: str) -> Profile:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"lab profile {where} is not TOML: {error}") from error
     except msgspec.ValidationError as error:
-        raise UsageError(f"lab profile {where}: {error}{_suggest(str(error), raw)}") from error
+        raise UsageError(f"lab profile {where}: {error}{_suggest(str(error))}") from error
     _check_weights(profile, where)
     return profile
 
@@ -225,18 +228,24 @@ def _check_weights(profile: Profile, where: str) -> None:
     for group, share in shares.items():
         weights: Weights = getattr(profile, group)
         known = [name for name, behaviour in BEHAVIOURS.items() if behaviour.group == group]
-        for name in weights:
-            if name not in known:
-                near = _nearest(name, known)
-                raise UsageError(f"lab profile {where}: [{group}] has no behaviour {name!r}{near}")
+        _check_names(weights, known, where=f"lab profile {where}: [{group}]")
         if share > 1e-9 and sum(weights.values()) <= 0:
             raise UsageError(
                 f"lab profile {where}: [{group}] names no behaviour with a weight above zero, "
                 f"but has a share of {share:.3g}; name some, or change [fleet]"
             )
+    _check_names(fleet.front, list(FRONTS), where=f"lab profile {where}: [fleet] front")
+    if sum(fleet.front.values()) <= 0:
+        raise UsageError(f"lab profile {where}: [fleet] front needs a weight above zero")
 
 
-def _suggest(message: str, raw: Mapping[str, Any]) -> str:
+def _check_names(weights: Weights, known: list[str], *, where: str) -> None:
+    for name in weights:
+        if name not in known:
+            raise UsageError(f"{where} knows no {name!r}{_nearest(name, known)}")
+
+
+def _suggest(message: str) -> str:
     unknown = re.search(r"unknown field `([^`]+)`(?: - at `\$\.?([^`]*)`)?", message)
     if unknown is None:
         return ""
@@ -245,7 +254,6 @@ def _suggest(message: str, raw: Mapping[str, Any]) -> str:
         fields = {entry.name: entry.type for entry in msgspec.structs.fields(struct)}
         struct = fields.get(part, struct)
     known = [entry.name for entry in msgspec.structs.fields(struct)]
-    del raw
     return _nearest(unknown.group(1), known)
 
 

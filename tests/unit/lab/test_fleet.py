@@ -10,7 +10,7 @@ import pytest
 from proxywell.lab.behaviours import BEHAVIOURS
 from proxywell.lab.fleet import build_fleet
 from proxywell.lab.lists import MALFORMED, publish
-from proxywell.lab.profile import Profile, load_profile
+from proxywell.lab.profile import FleetShares, Profile, load_profile
 from proxywell.lab.proxy import Proxy, truth_of
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.failure import Blame
@@ -164,6 +164,17 @@ def test_lists_publish_every_proxy_once_or_twice_and_count_what_is_well_formed()
     assert set(seen) == set(known)
     assert max(seen.values()) <= 2
     assert dirty == profile.lists.malformed_lines
+
+
+@pytest.mark.parametrize("candidates", range(1, 12))
+def test_a_fleet_of_any_size_has_exactly_that_size(candidates: int) -> None:
+    for name in ("small", "hostile"):
+        assert len(build_fleet(of_size(name, candidates), 1)) == candidates
+    half = msgspec.structs.replace(
+        load_profile("small"),
+        fleet=FleetShares(candidates=candidates, working_share=0.5, liar_share=0.5),
+    )
+    assert len(build_fleet(half, 1)) == candidates
 
 
 def test_only_the_list_of_logins_has_logins() -> None:

@@ -59,6 +59,12 @@ def test_a_file_is_read_and_named_after_itself(tmp_path: Path) -> None:
         ('[churn]\nmode = "trace"\n', "needs trace"),
         ("[fleet]\nworking_share = 1.0\n", "[working] names no behaviour"),
         ("[fleet\n", "is not TOML"),
+        (SMALLEST + "[fleet.front]\nsocks6 = 1\n", "did you mean 'socks5'"),
+        (SMALLEST + "[fleet.front]\nhttp = 0\n", "needs a weight above zero"),
+        (
+            "[anonymity]\ntransparent = 0\nanonymous = 0\ndistorting = 0\nelite = 0\n",
+            "needs a weight above zero",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence_with_the_place(text: str, said: str) -> None:
