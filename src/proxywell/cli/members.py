@@ -79,6 +79,13 @@ def wish(
 ) -> MemberFilter:
     """Read the filter options; each of the first three is a list with commas.
 
+    Args:
+        protocol: Words of ``Protocol``, in any case.
+        anonymity: Words of ``Anonymity``, in any case.
+        country: Codes of two letters, in any case.
+        max_latency_ms: Milliseconds, not below 0.
+        target: The user's name for a target.
+
     Raises:
         UsageError: A word that does not exist; the nearest one is suggested.
     """

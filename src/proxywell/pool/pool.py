@@ -126,9 +126,7 @@ class Pool:
             matching(roster.entries, wanted),
             key=lambda entry: (_RANKS[entry.state], -entry.score, entry.key),
         )
-        with self._store.reading() as reader:
-            found = roster.in_full(reader, fitting)
-        return [_as_wanted(member, wanted) for member in found]
+        return self._in_full(roster, fitting, wanted)
 
     def choose(
         self,
@@ -161,9 +159,7 @@ class Pool:
             chosen = draw_distinct(fitting, count, draw, running=running)
         if not chosen:
             return NothingFits(shortfall(roster.entries, wanted, stale_too=stale_too))
-        with self._store.reading() as reader:
-            found = roster.in_full(reader, chosen)
-        return [_as_wanted(member, wanted) for member in found]
+        return self._in_full(roster, chosen, wanted)
 
     def choose_once(
         self,
@@ -302,6 +298,14 @@ class Pool:
             entries = self._read(reader)
         self._roster = roster = Roster(entries, now_s)
         return roster
+
+    def _in_full(
+        self, roster: Roster, entries: Sequence[Entry], wanted: MemberFilter
+    ) -> list[PoolMember]:
+        if unread := roster.unread(entries):
+            with self._store.reading() as reader:
+                roster.learn(read_members(reader, unread))
+        return [_as_wanted(member, wanted) for member in roster.in_full(entries)]
 
     def _read(self, reader: sqlite3.Connection, only: Sequence[int] | None = None) -> list[Entry]:
         return read_entries(

@@ -130,12 +130,14 @@ class Recorder:
         """Write checks into members and rejections; say how many joined and how many left fresh."""
         keys = [candidate.endpoint.key for _, candidate, _ in news]
         members = _Members(writer, keys)
-        failed: list[tuple[str, Candidate, Verdict]] = []
+        failed: list[rejections.Rejection] = []
         checked: list[tuple[object, ...]] = []
         for key, (item, candidate, verdict) in zip(keys, news, strict=True):
             if key not in members and not verdict.working:
-                failed.append((key, candidate, verdict))
-                members.remember_caught(key, verdict)
+                caught = caught_at(verdict)
+                failed.append((key, candidate, verdict, caught))
+                if caught is not None:
+                    members.caught_now.setdefault(key, caught)
                 continue
             members.apply(key, candidate, verdict, self._settings)
             checked.append((*_check_row(verdict, origin, item), key))
@@ -169,7 +171,7 @@ class _Members:
         self._known: dict[str, tuple[History, Verdict, list[str]]] = {}
         self._changed: set[str] = set()
         self._new: dict[str, Candidate] = {}
-        self._caught: dict[str, str] = {}
+        self.caught_now: dict[str, str] = {}  # those that may pass later in the same telling
         self.joined = self.left_fresh = 0
         for start in range(0, len(keys), _KEYS_PER_QUERY):
             some = keys[start : start + _KEYS_PER_QUERY]
@@ -189,19 +191,13 @@ class _Members:
     def __contains__(self, key: str) -> bool:
         return key in self._known
 
-    def remember_caught(self, key: str, verdict: Verdict) -> None:
-        """Note what an endpoint was caught at that may pass later in the same telling."""
-        why = caught_at(verdict)
-        if why is not None:
-            self._caught.setdefault(key, why)
-
     def apply(
         self, key: str, candidate: Candidate, verdict: Verdict, settings: PoolSettings
     ) -> None:
         """Write one verdict into a member's history; a newcomer becomes a member."""
         known = self._known.get(key)
         if known is None:
-            caught = rejections.barred_why(self._writer, key) or self._caught.get(key)
+            caught = rejections.barred_why(self._writer, key) or self.caught_now.get(key)
             history, shown = History(barred_why=caught), verdict
             sources: list[str] = []
             self._new[key] = candidate

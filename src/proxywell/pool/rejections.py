@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from proxywell.model.candidate import Candidate
 from proxywell.model.verdict import CheckState, Verdict
-from proxywell.pool.member_state import caught_at
+
+# The endpoint's key, who it is, what was found, and what it was caught at.
+Rejection: TypeAlias = tuple[str, Candidate, Verdict, str | None]
 
 _SOURCES_MAX: Final = 8
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
-def add(
-    writer: sqlite3.Connection, failed: Iterable[tuple[str, Candidate, Verdict]], origin: str
-) -> None:
-    """Append verdicts on endpoints that are no members, each with its endpoint's key."""
+def add(writer: sqlite3.Connection, failed: Iterable[Rejection], origin: str) -> None:
+    """Append verdicts on endpoints that are no members."""
     writer.executemany(
         "INSERT INTO rejection (key, protocol, failure, blame, at, origin, barred_why, steps, "
         "sources) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -36,11 +36,11 @@ def add(
                 verdict.blame and verdict.blame.value,
                 verdict.checked_at.timestamp(),
                 origin,
-                caught_at(verdict),
+                caught,
                 _encode([step for step in verdict.checks if step.state is not CheckState.SKIPPED]),
                 " ".join(candidate.sources[:_SOURCES_MAX]),
             )
-            for key, candidate, verdict in failed
+            for key, candidate, verdict, caught in failed
         ],
     )
 

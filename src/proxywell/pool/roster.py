@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -46,11 +46,18 @@ class Roster:
             self._wishes[wanted, stale_too] = known
         return known
 
-    def in_full(self, reader: sqlite3.Connection, entries: Sequence[Entry]) -> list[PoolMember]:
+    def unread(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Those whose members have not been read in full yet."""
+        return [entry for entry in entries if entry.member_id not in self._full]
+
+    def learn(self, members: Mapping[int, PoolMember]) -> None:
+        """Keep members that were read in full, by their number."""
+        self._full.update(members)
+
+    def in_full(self, entries: Sequence[Entry]) -> list[PoolMember]:
         """The members behind entries, in their order; one that has left meanwhile is left out."""
-        missing = [entry for entry in entries if entry.member_id not in self._full]
-        self._full.update(read_members(reader, missing))
-        return [self._full[entry.member_id] for entry in entries if entry.member_id in self._full]
+        full = self._full
+        return [full[entry.member_id] for entry in entries if entry.member_id in full]
 
 
 def read_entries(
