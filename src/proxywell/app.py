@@ -1,1 +1,399 @@
 """The one place that joins parts: settings in, running parts out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from random import SystemRandom
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from proxywell.checking.checker import Checker
+from proxywell.checking.inspections import default_inspections
+from proxywell.checking.judges import Judges, loopback_source
+from proxywell.config.schema import CheckingSettings, JudgeSettings, NetworkSettings, Settings
+from proxywell.errors import InputMissingError, ProxywellError
+from proxywell.model.candidate import Candidate
+from proxywell.model.clock import SystemClock
+from proxywell.model.endpoint import Endpoint, Protocol
+from proxywell.model.member import PoolMember
+from proxywell.model.progress import Progress
+from proxywell.model.report import PoolChange, RefreshReport
+from proxywell.model.verdict import Verdict
+from proxywell.net.fetch import Route, get
+from proxywell.net.guard import Guard
+from proxywell.pool.lookup import endpoint_of
+from proxywell.pool.pool import Pool
+from proxywell.pool.selection import MemberFilter, NothingFits
+from proxywell.protocols.http import HttpAnswer
+from proxywell.refresh.report import Dossier
+from proxywell.refresh.run import RefreshRoom
+from proxywell.refresh.wait import Until
+from proxywell.sources.catalog import SourceSpec, chosen_sources
+from proxywell.sources.reader import SourceReader, SourceReading
+from proxywell.sources.yields import HarvestCounter, YieldBook, resting_s
+from proxywell.telemetry.events import JobNamed, emit
+
+T = TypeVar("T")
+
+SOURCES_DIR = "sources"  # last good copies, in the state directory
+FETCH_TRIES = 3
+READ_MAX_S = 120.0  # all sources together; each has its own shorter limit
+_CLOCK = SystemClock()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end on the quickest event loop that this system has."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+async def read_candidates(
+    settings: Settings, specs: Sequence[SourceSpec], cache_dir: Path | None
+) -> SourceReading:
+    """Read the sources and join what they gave.
+
+    Args:
+        settings: All settings.
+        specs: The sources, names unique.
+        cache_dir: Home of last good copies; None: keep none.
+
+    Raises:
+        InputMissingError: A file that was named is not there.
+    """
+    known = {} if cache_dir is None else YieldBook(cache_dir).known()
+    reader = SourceReader(
+        settings.sources,
+        settings.network,
+        _guard(settings),
+        cache_dir,
+        _CLOCK,
+        interval_s=partial(resting_s, known),
+    )
+    return await reader.read(specs, deadline_s=_CLOCK.monotonic_s() + READ_MAX_S)
+
+
+@asynccontextmanager
+async def open_checker(
+    settings: Settings, *, protocol: Protocol | None = None
+) -> AsyncIterator[Checker]:
+    """A checker with judges that answer, for the time of the context.
+
+    Args:
+        settings: All settings.
+        protocol: Try only this one; None: the ladder decides.
+
+    Raises:
+        UsageError: A judge is misspelt or refused.
+        NoJudgeError: No judge answers a direct request.
+    """
+    checking = settings.checking
+    source_address = checking.source_address
+    if source_address is None and settings.network.allow_private:
+        # a proxy beside us on 127.0.0.1 must not be taken for ourselves
+        source_address = loopback_source(settings.judges)
+    judges = Judges(
+        settings.judges,
+        settings.judge,
+        settings.network,
+        _guard(settings),
+        clock=_CLOCK,
+        source_address=source_address,
+        answer_max_bytes=checking.judge_answer_max_bytes,
+    )
+    async with (
+        judges,
+        Checker(
+            structs.replace(checking, source_address=source_address),
+            panel=judges,
+            guard=_guard(settings, judges.own_addresses),
+            inspections=[
+                inspection
+                for inspection in default_inspections(settings, clock=_CLOCK)
+                if protocol is None or inspection.name != "siblings"
+            ],
+            clock=_CLOCK,
+            protocol=protocol,
+        ) as checker,
+    ):
+        yield checker
+
+
+def _guard(settings: Settings, own: frozenset[str] = frozenset()) -> Guard:
+    network = settings.network
+    # on loopback, sharing an address says nothing
+    denied = {address for address in own if not ip_address(address).is_loopback}
+    return Guard(network.allow_private, network.allow_service_ports, denied)
+
+
+class RefreshWish(Struct, frozen=True, kw_only=True):
+    """What one refresh is asked for beside the settings.
+
+    Attributes:
+        workers: Processes that check; 1 checks in this process.
+        until: Return when this is reached.
+        want: Stop as soon as so many work.
+        limit: Check at most so many candidates, the likeliest.
+        deadline_s: Close the job after so many seconds; None: by the formula.
+    """
+
+    workers: int = 1
+    until: Until = Until.FINALISED
+    want: int | None = None
+    limit: int | None = None
+    deadline_s: float | None = None
+
+
+def refresh(
+    settings: Settings,
+    state_dir: Path,
+    wish: RefreshWish,
+    show: Callable[[Progress], None] | None = None,
+) -> RefreshReport:
+    """Run one refresh job from reading sources to finalisation, on the local engine.
+
+    Args:
+        settings: All settings; ``sources.lists`` replaces the catalogue.
+        state_dir: Home of ledger and pool.
+        wish: What this call asks for.
+        show: Gets a look at the progress, some times a second.
+
+    Returns:
+        The report; balanced, ``outcome`` is not None.
+
+    Raises:
+        InputMissingError: A file that was named is not there.
+        NoSourceError: Not one source could be read.
+        NoJudgeError: No judge answers a direct request.
+        StateError: The state directory cannot be written.
+        KeyboardInterrupt: Passed on; the job stays open.
+    """
+    asked_s = _CLOCK.monotonic_s()
+    specs = chosen_sources(settings.sources.lists)
+    book = YieldBook(state_dir / SOURCES_DIR)
+    with (
+        Pool.open(state_dir, settings.pool) as pool,
+        _room(settings, state_dir, HarvestingSink(pool, book), wish.workers) as room,
+    ):
+        job_id = room.new_job_id()
+        emit(JobNamed(job_id=job_id, sources=len(specs)))
+        reading = run(read_candidates(settings, specs, state_dir / SOURCES_DIR))
+        if reading.all_failed:
+            raise _no_source(reading, specs)
+        read_s = _CLOCK.monotonic_s() - asked_s
+        dossier = Dossier(
+            workers=wish.workers,
+            sources=reading.reports,
+            candidates=reading.counts,
+            read_s=read_s,
+            lead_s=read_s,
+            extra=Raw(_encode(_what_workers_need(settings))),
+        )
+        room.create(
+            reading.candidates,
+            dossier,
+            job_id=job_id,
+            worked_before=_standing(pool, reading.candidates),
+            yields=book.shares(),
+            limit=wish.limit,
+            want=wish.want,
+            deadline_s=wish.deadline_s,
+        )
+        reading.candidates.clear()
+        return room.wait_for(job_id, until=wish.until, show=show)
+
+
+@contextmanager
+def job_room(settings: Settings, state_dir: Path, job_id: str) -> Iterator[RefreshRoom]:
+    """The refresh room as the job was started: its judges, its checker, its workers.
+
+    Args:
+        settings: Of this call; what matters to checking is taken from the job.
+        state_dir: Home of ledger and pool.
+        job_id: The job.
+
+    Raises:
+        UnknownJobError: There is no such job.
+        StateError: The state directory cannot be read or written.
+    """
+    with Pool.open(state_dir, settings.pool) as pool:
+        with RefreshRoom(state_dir, settings.refresh, sink=pool) as looking:
+            dossier = looking.dossier(job_id)
+        kept = _decode(bytes(dossier.extra))
+        as_started = structs.replace(settings, **structs.asdict(kept)) if kept else settings
+        sink = HarvestingSink(pool, YieldBook(state_dir / SOURCES_DIR))
+        with _room(as_started, state_dir, sink, dossier.workers) as room:
+            yield room
+
+
+def verify_members(
+    settings: Settings, state_dir: Path, members: Sequence[PoolMember]
+) -> list[PoolMember]:
+    """Check members again, now, keep the verdicts, and return those that work.
+
+    Args:
+        settings: All settings.
+        state_dir: Home of the pool.
+        members: Whom to check.
+
+    Raises:
+        NoJudgeError: No judge answers a direct request.
+        StateError: The pool cannot be written.
+    """
+    with Pool.open(state_dir, settings.pool) as pool:
+        candidates = [
+            Candidate(endpoint_of(member.proxy), member.protocols, member.sources)
+            for member in members
+        ]
+        verdicts = run(_verdicts(settings, candidates))
+        pool.observe(verdicts, origin="verify")
+        working = {verdict.proxy for _, verdict in verdicts if verdict.working}
+        return [member for member in members if member.proxy in working]
+
+
+class NoSourceError(ProxywellError):
+    """Not one list could be fetched."""
+
+    code = "no_source"
+
+
+def _no_source(reading: SourceReading, specs: Sequence[SourceSpec]) -> ProxywellError:
+    sentence = f"{reading.why_nothing}; see `proxywell sources test`"
+    fetched = any(spec.is_url for spec in specs)
+    return NoSourceError(sentence) if fetched else InputMissingError(sentence)
+
+
+async def _verdicts(
+    settings: Settings, candidates: Sequence[Candidate]
+) -> list[tuple[Candidate, Verdict]]:
+    async with open_checker(settings) as checker:
+        return [pair async for pair in checker.check(candidates)]
+
+
+class _ForWorkers(Struct, frozen=True):
+    """The sections that decide what a check is; kept with a job."""
+
+    judges: tuple[str, ...]
+    network: NetworkSettings
+    checking: CheckingSettings
+    judge: JudgeSettings
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_ForWorkers | None).decode
+
+
+def _what_workers_need(settings: Settings) -> _ForWorkers:
+    return _ForWorkers(settings.judges, settings.network, settings.checking, settings.judge)
+
+
+class HarvestingSink:
+    """The pool, as a refresh job writes to it; on the way, what each source gave is counted.
+
+    Args:
+        pool: Where verdicts go.
+        book: Where the yields of sources go, once, when the job is sealed.
+    """
+
+    def __init__(self, pool: Pool, book: YieldBook) -> None:
+        self._pool, self._book = pool, book
+        self._known = frozenset(pool.standing())
+        self._harvest = HarvestCounter()
+
+    def record(
+        self, job_id: str, epoch: int, verdicts: Iterable[tuple[int, Candidate, Verdict]]
+    ) -> None:
+        """See ``refresh.ports.VerdictSink``."""
+        told = list(verdicts)
+        self._pool.record(job_id, epoch, told)
+        for _, candidate, verdict in told:
+            new = verdict.working and candidate.endpoint.key not in self._known
+            self._harvest.saw_verdict(candidate, verdict, new=new)
+
+    def seal(self, job_id: str, epoch: int) -> PoolChange:
+        """See ``refresh.ports.VerdictSink``."""
+        first = self._pool.sealed(job_id, epoch) is None
+        change = self._pool.seal(job_id, epoch)
+        if first:
+            self._book.record(self._harvest.harvests(), now_s=_CLOCK.now_s())
+        return change
+
+    def sealed(self, job_id: str, epoch: int) -> PoolChange | None:
+        """See ``refresh.ports.VerdictSink``."""
+        return self._pool.sealed(job_id, epoch)
+
+
+def _room(settings: Settings, state_dir: Path, sink: HarvestingSink, workers: int) -> RefreshRoom:
+    return RefreshRoom(
+        state_dir,
+        settings.refresh,
+        sink=sink,
+        make_checker=partial(open_checker, settings),
+        workers=workers,
+    )
+
+
+def _standing(pool: Pool, candidates: Sequence[Candidate]) -> dict[Endpoint, float]:
+    standing = pool.standing()
+    if not standing:
+        return {}
+    endpoints = (candidate.endpoint for candidate in candidates)
+    return {endpoint: standing[key] for endpoint in endpoints if (key := endpoint.key) in standing}
+
+
+def best_members(settings: Settings, state_dir: Path) -> list[PoolMember]:
+    """All members of the pool, best first.
+
+    Raises:
+        StateError: The pool cannot be read.
+    """
+    with Pool.open(state_dir, settings.pool, read_only=True) as pool:
+        return pool.members()
+
+
+class Fetched(Struct, frozen=True):
+    """An answer that came through a member of the pool."""
+
+    proxy: str
+    status: int
+    body: bytes
+
+
+def fetch_through_pool(settings: Settings, state_dir: Path, url: str) -> Fetched | None:
+    """Ask for a plain http URL through a member that selection chooses; a few are tried.
+
+    Returns:
+        None if the pool has no member that fits, or none of those tried got through.
+
+    Raises:
+        StateError: The pool cannot be read.
+    """
+    with Pool.open(state_dir, settings.pool, read_only=True) as pool:
+        chosen = pool.choose(MemberFilter(), FETCH_TRIES, SystemRandom().random)
+    if isinstance(chosen, NothingFits):
+        return None
+    for member in chosen:
+        if member.protocol is None:
+            continue
+        route = Route(
+            endpoint=endpoint_of(member.proxy),
+            protocol=member.protocol,
+            refusal=_guard(settings).refusal,
+            source_address=settings.checking.source_address,
+            connect_s=settings.checking.connect_hard_s,
+            answer_s=settings.checking.answer_hard_s,
+        )
+        answer = run(get(url, route))
+        if isinstance(answer, HttpAnswer):
+            return Fetched(member.proxy, answer.status, answer.body)
+    return None

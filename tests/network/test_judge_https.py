@@ -122,9 +122,7 @@ async def panel_with_https(
 
 
 def inspection(*pins: str, total_s: float = 15.0) -> HttpsInspection:
-    return HttpsInspection(
-        SystemClock(), pins=pins, usual_s=total_s, longest_s=total_s, answer_max_bytes=16_384
-    )
+    return HttpsInspection(SystemClock(), pins=pins, total_s=total_s, answer_max_bytes=16_384)
 
 
 @pytest.fixture(scope="module")

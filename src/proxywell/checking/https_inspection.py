@@ -21,7 +21,6 @@ from proxywell.model.verdict import CheckState, CheckStep
 from proxywell.net.translate import Stage, failure_of
 from proxywell.protocols.head import HttpLimits
 
-_TURNS = 8.0
 _INTERCEPTION = frozenset(
     {FailureKind.TLS_UNTRUSTED, FailureKind.TLS_NAME, FailureKind.TLS_EXPIRED}
 )
@@ -38,13 +37,7 @@ class HttpsInspection:
     name = "https"
 
     def __init__(
-        self,
-        clock: Clock,
-        *,
-        pins: tuple[str, ...],
-        usual_s: float,
-        longest_s: float,
-        answer_max_bytes: int,
+        self, clock: Clock, *, pins: tuple[str, ...], total_s: float, answer_max_bytes: int
     ) -> None:
         """Take limits.
 
@@ -52,14 +45,12 @@ class HttpsInspection:
             clock: For signed times.
             pins: SHA-256 of SubjectPublicKeyInfo in base64, one of which the leaf of a judge of
                 ours must have; empty: the chain and the name are enough.
-            usual_s: Longest inspection of a proxy whose first probe was quick.
-            longest_s: Longest inspection; in between, eight times the first probe, since a
-                tunnel, TLS and a request are several turns.
+            total_s: Longest inspection.
             answer_max_bytes: Longest body of the judge's answer.
         """
         self._clock = clock
         self._pins = frozenset(pins)
-        self._usual_s, self._longest_s = usual_s, longest_s
+        self._total_s = total_s
         self._limits = HttpLimits(body_max_bytes=answer_max_bytes)
 
     async def inspect(self, subject: Subject) -> Finding:
@@ -76,7 +67,7 @@ class HttpsInspection:
         shown: bytes | None = None
         found: Sighting | FailureKind
         try:
-            async with asyncio.timeout(self._patience_s(subject)):
+            async with asyncio.timeout(self._total_s):
                 stream = await subject.tunnel(protocol, host, request.port)
                 if isinstance(stream, FailureKind):
                     found = stream
@@ -94,10 +85,6 @@ class HttpsInspection:
             new = () if protocol is first else (protocol,)
             return Finding(step=step, sightings=(found,), protocols=new, https=True)
         return await self._broken(subject, request, found, shown)
-
-    def _patience_s(self, subject: Subject) -> float:
-        first_s = (subject.first.latency_ms or 0.0) / 1000
-        return min(self._longest_s, max(self._usual_s, _TURNS * first_s))
 
     async def _through(
         self, stream: Stream, context: ssl.SSLContext, request: JudgeRequest

@@ -24,11 +24,8 @@ from proxywell.model.verdict import Anonymity, CheckState, CheckStep
 
 _TOO_MANY_REQUESTS = 429
 _POLL_S = 0.1  # a judge's allowance is looked at again after so long
-# How long a sibling may take: so many times what the first probe took, at least so many seconds.
-# Nearly every http proxy waits in silence for the rest of a SOCKS greeting, and the verdict
-# with it; so what nothing speaks for gets less.
-_LIKELY_PATIENCE = (6.0, 5.0)
-_UNLIKELY_PATIENCE = (2.5, 1.0)
+_SIBLING_FACTOR = 4.0  # a sibling may take so many times what the first probe took
+_SIBLING_MIN_S = 2.0
 
 # A proxy that speaks one protocol of a family is likely to speak the others; of the other
 # family the first is tried, and the rest only if that one works.
@@ -56,12 +53,11 @@ def default_inspections(settings: Settings, *, clock: Clock | None = None) -> li
     clock = clock or SystemClock()
     return [
         SecondRequest(clock, patience_s=settings.checking.answer_hard_s),
-        Siblings(clock, longest_s=settings.checking.answer_soft_s),
+        Siblings(longest_s=settings.checking.answer_soft_s),
         HttpsInspection(
             clock,
             pins=settings.judge.spki_pins,
-            usual_s=settings.checking.answer_soft_s,
-            longest_s=settings.checking.answer_hard_s,
+            total_s=settings.checking.answer_hard_s,
             answer_max_bytes=settings.checking.judge_answer_max_bytes,
         ),
         AnonymityInspection(),
@@ -138,22 +134,20 @@ class Siblings:
     """Which further protocols work on the same port. Never makes a proxy fail.
 
     Tried at the same time: the rest of the family (http and connect; socks4, socks4a and
-    socks5), one protocol of the other family, and whatever else lists named. A sibling that is
-    much slower than the first probe is of no use, and verdicts wait for it, so it gets a few
-    times what that took: more if it is of the same family or if a list named it.
+    socks5), one protocol of the other family, and whatever else lists named. A sibling gets
+    four times the time that the first probe took, at least two seconds: one that is so much
+    slower is of no use, and verdicts wait for it.
     """
 
     name = "siblings"
 
-    def __init__(self, clock: Clock, *, longest_s: float) -> None:
-        """Take a clock, and the longest that a sibling is ever waited for, in seconds."""
-        self._clock = clock
+    def __init__(self, *, longest_s: float) -> None:
+        """Take the longest that a sibling is ever waited for, in seconds."""
         self._longest_s = longest_s
 
     async def inspect(self, subject: Subject) -> Finding:
         """Try them."""
         first = subject.first.protocol
-        begin_s = self._clock.monotonic_s()
         tried: dict[Protocol, Sighting | None] = {}
         while wave := _worth_a_try(first, tried, subject.candidate.hints):  # each but once
             told = await self._try_all(subject, wave)
@@ -169,7 +163,6 @@ class Siblings:
             CheckState.PASSED if tried else CheckState.SKIPPED,
             reason=None if tried else "no judge grants another request",
             detail="; ".join(facts) or None,
-            took_ms=(self._clock.monotonic_s() - begin_s) * 1000 if tried else None,
         )
         return Finding(step=step, protocols=tuple(found), sightings=tuple(found.values()))
 
@@ -188,11 +181,8 @@ class Siblings:
     async def _try(
         self, subject: Subject, protocol: Protocol, request: JudgeRequest
     ) -> Sighting | None:
-        related = (protocol in _HTTP_FAMILY) == (subject.first.protocol in _HTTP_FAMILY)
-        likely = related or protocol in subject.candidate.hints
-        factor, least_s = _LIKELY_PATIENCE if likely else _UNLIKELY_PATIENCE
         first_s = (subject.first.latency_ms or 0.0) / 1000
-        patience_s = min(self._longest_s, max(least_s, factor * first_s))
+        patience_s = min(self._longest_s, max(_SIBLING_MIN_S, _SIBLING_FACTOR * first_s))
         try:
             async with asyncio.timeout(patience_s):
                 probe = await subject.probe(protocol, request)

@@ -173,6 +173,9 @@ class Ladder:
                 likely, unlikely = [four, _SOCKS4, _SOCKS5], [_SOCKS4A]
             case Heard.SILENCE if protocol not in _HTTP_PAIR:
                 likely, unlikely = [_HTTP, _CONNECT], [_SOCKS5, four]
+            case _ if protocol not in _HTTP_PAIR:
+                # a list that is wrong about SOCKS names an HTTP proxy, which may close on it
+                likely, unlikely = [_SOCKS5, four, _HTTP], [_CONNECT]
             case _:
                 likely, unlikely = [_SOCKS5, four], [_HTTP, _CONNECT]
         hinted = [hint for hint in self._hints if hint in unlikely]

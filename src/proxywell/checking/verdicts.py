@@ -172,7 +172,7 @@ class VerdictMaker:
         protocols = dict.fromkeys(
             (first.protocol, *(p for finding in findings for p in finding.protocols))
         )
-        exits = [sighting.exit_ip for sighting in sightings if sighting.exit_ip]
+        exits = tuple(dict.fromkeys(sighting.exit_ip for sighting in sightings))
         anonymity = [f.anonymity for f in findings if f.anonymity is not None]
         https = [f.https for f in findings if f.https is not None]
         tampering = [f.tampering for f in findings if f.tampering is not None]
@@ -187,8 +187,8 @@ class VerdictMaker:
             blame=None if failure is None else failure.blame,
             protocols=tuple(protocols),
             anonymity=anonymity[-1] if anonymity else Anonymity.UNKNOWN,
-            exit_ip=exits[-1] if exits else None,
-            exit_ips=tuple(dict.fromkeys(exits)),
+            exit_ip=sightings[-1].exit_ip,
+            exit_ips=exits,
             tampering=tampering[0] if tampering else None,
             intercepts_tls=any(finding.intercepts_tls for finding in findings),
             https=https[-1] if https else None,

@@ -102,6 +102,7 @@ class RefreshRoom:
         min_count: int | None = None,
         deadline_s: float | None = None,
         size: int | None = None,
+        job_id: str | None = None,
     ) -> str:
         """Plan a job and write its books; nothing is checked yet.
 
@@ -115,6 +116,7 @@ class RefreshRoom:
             min_count: Working ones that make the job usable; None: the setting.
             deadline_s: Stop after this time from creation; None: the floor times a factor.
             size: Candidates in a chunk; None: the setting, else by the plan.
+            job_id: From ``new_job_id``, for a caller who named the job before it was planned.
 
         Returns:
             The job's id.
@@ -139,14 +141,18 @@ class RefreshRoom:
         )
         counts = replace(dossier.candidates, planned=planned)
         spec = _encode(replace(dossier, candidates=counts, workers=self._workers))
-        job_id = _job_id(now_s)
+        job_id = job_id or self.new_job_id()
         job = NewJob(job_id, planned, terms, spec, now_s)
         while not self._ledger.create(job, blocks(candidates, terms.chunk_size)):
-            job_id = _job_id(now_s)  # another one took this id in the same second
+            job_id = self.new_job_id()  # another one has this id
             job = replace(job, job_id=job_id)
         chunks = -(-planned // terms.chunk_size)
         emit(JobCreated(job_id=job_id, items=planned, chunks=chunks, bound_s=terms.cap_s))
         return job_id
+
+    def new_job_id(self) -> str:
+        """An id that no job has: the second in UTC, and a draw."""
+        return f"{datetime.fromtimestamp(self._clock.now_s(), UTC):%Y%m%d-%H%M%S}-{token_hex(3)}"
 
     def wait_for(
         self,
@@ -325,7 +331,3 @@ class RefreshRoom:
 
 def _as_done(job: JobRow) -> JobRow:
     return replace(job, state=JobState.DONE)
-
-
-def _job_id(now_s: float) -> str:
-    return f"{datetime.fromtimestamp(now_s, UTC):%Y%m%d-%H%M%S}-{token_hex(2)}"

@@ -34,7 +34,7 @@ class Harvest(Struct, frozen=True):
 
     Attributes:
         read: Entries of the list.
-        new: Candidates that had never been checked before.
+        new: Working candidates that the pool did not know.
         checked: Candidates with a conclusive verdict.
         working: Of those, the ones that work.
         exits: Distinct exit addresses of the working ones.
@@ -145,7 +145,7 @@ class HarvestCounter:
         Args:
             candidate: With the sources that list it.
             verdict: An inconclusive one says nothing about a source.
-            new: It had never been checked before.
+            new: It works, and the pool did not know it.
         """
         if verdict.inconclusive:
             return

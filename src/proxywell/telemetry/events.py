@@ -158,6 +158,15 @@ class ChecksResumed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobNamed(Event):
+    """Refresh job {job_id}: reading {sources} lists."""
+
+    name = "refresh.job_named"
+    job_id: str
+    sources: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobCreated(Event):
     """Refresh job {job_id}: {items} candidates in {chunks} chunks; over within {bound_s:.0f} s."""
 

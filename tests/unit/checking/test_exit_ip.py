@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
@@ -16,11 +15,6 @@ from proxywell.checking.exit_ip import (
     exit_match,
     stated_addresses_in,
 )
-from proxywell.checking.ports import Finding, ProbeResult, Sighting
-from proxywell.checking.verdicts import VerdictMaker
-from proxywell.model.candidate import Candidate
-from proxywell.model.endpoint import Endpoint, Protocol
-from proxywell.model.verdict import CheckState, CheckStep, JudgeTrust
 
 v4 = st.integers(0, 2**32 - 1).map(lambda number: str(IPv4Address(number)))
 v6 = st.integers(2**64, 2**128 - 1).map(IPv6Address).filter(
@@ -122,33 +116,6 @@ def test_any_text_can_be_searched(text: str) -> None:
 def test_a_long_hostile_value_takes_no_time() -> None:
     for piece in ("1.", ":", "a:", "1.2.3.", "[:", "0:" * 3):
         addresses_in(piece * 5_000)
-
-
-@pytest.mark.parametrize(
-    ("first", "later", "last", "distinct"),
-    [
-        ("1.2.3.4", ["1.2.3.5", "1.2.3.4"], "1.2.3.4", ("1.2.3.4", "1.2.3.5")),
-        ("", ["1.2.3.4"], "1.2.3.4", ("1.2.3.4",)),
-        ("1.2.3.4", [""], "1.2.3.4", ("1.2.3.4",)),
-        ("", [], None, ()),
-    ],
-)
-def test_a_verdict_lists_the_exits_that_judges_could_see(
-    first: str, later: list[str], last: str | None, distinct: tuple[str, ...]
-) -> None:
-    def seen(exit_ip: str) -> Sighting:
-        return Sighting(exit_ip, None, None, JudgeTrust.UNSIGNED)
-
-    finding = Finding(
-        step=CheckStep("second", CheckState.PASSED), sightings=tuple(seen(ip) for ip in later)
-    )
-    verdict = VerdictMaker(["second"]).examined(
-        Candidate(Endpoint("9.9.9.9", 80)),
-        ProbeResult(Protocol.HTTP, None, sighting=seen(first)),
-        [finding],
-        datetime(2026, 1, 1, tzinfo=UTC),
-    )
-    assert (verdict.exit_ip, verdict.exit_ips) == (last, distinct)
 
 
 @pytest.mark.parametrize(

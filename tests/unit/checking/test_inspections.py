@@ -245,7 +245,7 @@ async def test_siblings_are_tried_and_what_works_is_told(
         lambda protocol, _j: sighting() if protocol in speaks else FailureKind.NOT_THIS_PROTOCOL,
         first=first,
     )
-    found = await Siblings(SystemClock(), longest_s=5.0).inspect(subject)
+    found = await Siblings(longest_s=5.0).inspect(subject)
     assert found.failure is None
     assert found.step.state is CheckState.PASSED
     assert set(found.protocols) | {first} == speaks
@@ -258,7 +258,7 @@ async def test_what_lists_named_is_tried_too() -> None:
     subject = ScriptedSubject(
         ScriptedPanel(ONE), lambda _p, _j: FailureKind.RESET, hints=(SOCKS4, HTTP)
     )
-    found = await Siblings(SystemClock(), longest_s=5.0).inspect(subject)
+    found = await Siblings(longest_s=5.0).inspect(subject)
     assert set(subject.probed) == {CONNECT, SOCKS5, SOCKS4}
     assert found.protocols == ()
     assert found.failure is None
@@ -266,7 +266,7 @@ async def test_what_lists_named_is_tried_too() -> None:
 
 async def test_siblings_for_which_there_is_no_request_are_skipped_and_not_denied() -> None:
     subject = ScriptedSubject(ScriptedPanel(ONE, grants=1), lambda _p, _j: sighting())
-    found = await Siblings(SystemClock(), longest_s=5.0).inspect(subject)
+    found = await Siblings(longest_s=5.0).inspect(subject)
     assert found.step.state is CheckState.SKIPPED
     assert found.step.detail is None
 

@@ -1,0 +1,175 @@
+"""``check``: candidates in, verdicts out, nothing stored."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from typing import Any, Final
+
+import rich_click as click
+
+from proxywell.cli.exit_codes import DONE, NOTHING_DONE
+from proxywell.cli.options import Output, output_option, setting_flag, settings_option
+from proxywell.cli.output import Rows, template_line
+from proxywell.cli.progress import View, progress_bar
+from proxywell.config.schema import Settings
+from proxywell.errors import UsageError
+from proxywell.model.endpoint import Protocol
+from proxywell.model.progress import Progress
+from proxywell.model.verdict import Verdict
+
+COLUMNS: Final = (
+    "proxy",
+    "working",
+    "protocols",
+    "anonymity",
+    "exit_ip",
+    "https",
+    "latency_ms",
+    "failure",
+)
+_TOP_REASONS: Final = 5
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE|URL|-]...")
+@click.option("--want", type=click.IntRange(min=1), help="Stop as soon as so many work.")
+@click.option("--all", "show_all", is_flag=True, help="Also those that do not work.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["auto", *(protocol.value for protocol in Protocol)]),
+    default="auto",
+    show_default=True,
+    help="Try just this one.",
+)
+@click.option(
+    "--template",
+    metavar="TEXT",
+    help="A line for each verdict, such as '{{proxy}} {{exit_ip}} {{latency_ms}}'.",
+)
+@setting_flag("--judge", "judges", metavar="KIND:URL")
+@setting_flag("--allow-private", "network.allow_private")
+@setting_flag("--max-sockets", "checking.max_sockets")
+@output_option(Output.TABLE, Output.JSON, Output.JSONL, Output.CSV, Output.TXT)
+@settings_option
+def check(
+    *,
+    settings: Settings,
+    files: tuple[str, ...],
+    want: int | None,
+    show_all: bool,
+    protocol: str,
+    template: str | None,
+    output: Output,
+    **_places: Any,
+) -> None:
+    """Check candidates from files, URLs or stdin and print verdicts; store nothing.
+
+    Verdicts are printed as they come; without --all only those of proxies that work.
+
+    Exit status: 0 done, 2 an input is not there, 4 there was nothing to check.
+    """
+    line = _line(template)
+    if template is not None:
+        output = Output.TXT
+    if not files and sys.stdin.isatty():
+        raise UsageError("no candidates: name a file, a URL, or - and type them in")
+    from proxywell import app
+
+    only = None if protocol == "auto" else Protocol(protocol)
+    with Rows(output, COLUMNS, line=line) as rows, progress_bar() as bar:
+        summary = app.run(
+            _check(
+                settings,
+                files or ("-",),
+                protocol=only,
+                want=want,
+                show=_shower(rows, show_all),
+                bar=bar,
+            )
+        )
+    click.echo(summary.in_words(), err=True)
+    raise SystemExit(DONE if summary.planned else NOTHING_DONE)
+
+
+class Summary:
+    """What became of the candidates of one call."""
+
+    def __init__(self, planned: int, reason: str | None) -> None:
+        self.planned = planned
+        self.reason = reason
+        self.checked = self.working = 0
+        self.failures: Counter[str] = Counter()
+        self.stopped = False
+
+    def add(self, verdict: Verdict) -> None:
+        """Count one verdict."""
+        self.checked += 1
+        self.working += verdict.working
+        if verdict.failure is not None:
+            self.failures[verdict.failure.value] += 1
+
+    def in_words(self) -> str:
+        """One line for stderr."""
+        if not self.planned:
+            return f"nothing to check: {self.reason or 'the lists are empty'}"
+        line = f"{self.checked} of {self.planned} checked, {self.working} working"
+        if self.failures:
+            reasons = self.failures.most_common(_TOP_REASONS)
+            line += "; " + ", ".join(f"{kind} {count}" for kind, count in reasons)
+        return line + ("; stopped, as there were enough" if self.stopped else "")
+
+
+def _line(template: str | None) -> Callable[[Any], str]:
+    if template is None:
+        return lambda verdict: str(verdict.proxy)
+    return template_line(template, Verdict.__struct_fields__)
+
+
+def _shower(rows: Rows, show_all: bool) -> Callable[[Verdict], None]:
+    def show(verdict: Verdict) -> None:
+        if verdict.working or show_all:
+            rows.row(verdict)
+
+    return show
+
+
+async def _check(
+    settings: Settings,
+    places: Iterable[str],
+    *,
+    protocol: Protocol | None,
+    want: int | None,
+    show: Callable[[Verdict], None],
+    bar: View,
+) -> Summary:
+    from proxywell import app
+    from proxywell.sources.catalog import named_sources
+
+    reading = await app.read_candidates(settings, named_sources(places), cache_dir=None)
+    summary = Summary(len(reading.candidates), reading.why_nothing)
+    if not summary.planned:
+        return summary
+    started_s = time.monotonic()
+    async with (
+        app.open_checker(settings, protocol=protocol) as checker,
+        aclosing(checker.check(reading.candidates)) as verdicts,
+    ):
+        async for _, verdict in verdicts:
+            summary.add(verdict)
+            show(verdict)
+            bar.update(
+                Progress(
+                    planned=summary.planned,
+                    checked=summary.checked,
+                    working=summary.working,
+                    elapsed_s=time.monotonic() - started_s,
+                )
+            )
+            if want is not None and summary.working >= want:
+                summary.stopped = summary.checked < summary.planned
+                break
+    return summary
