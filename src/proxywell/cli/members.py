@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -128,9 +127,9 @@ def looking(loaded: Loaded, state_dir: Path) -> Iterator[Pool]:
 
 def verified(settings: Settings, state_dir: Path, members: list[PoolMember]) -> list[PoolMember]:
     """Check members anew, now, and keep those that passed, in their order."""
-    app = import_module("proxywell.app")
-    passed: list[PoolMember] = app.verify_members(settings, state_dir, members)
-    return passed
+    from proxywell import app
+
+    return app.verify_members(settings, state_dir, members)
 
 
 @click.command()
