@@ -74,8 +74,8 @@ class Clerk:
         self._bell = bell
         self._listener = listener
         self._orders: queue.SimpleQueue[Callable[[Ledger], None] | None] = queue.SimpleQueue()
-        self._held: dict[int, Holding] = {}
-        self._ended: dict[int, Holding] = {}
+        self._held: dict[str, Holding] = {}  # by token: a chunk that was lost may come again
+        self._ended: dict[str, Holding] = {}
         self._news = threading.Event()
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
 
@@ -159,7 +159,7 @@ class Clerk:
                 error=f"its candidates cannot be read: {error}",
             )
             return NoClaim.EMPTY
-        self._held[claim.chunk_id] = holding
+        self._held[claim.token] = holding
         return holding
 
     def _beat(self, ledger: Ledger) -> None:
@@ -175,7 +175,7 @@ class Clerk:
             for holding, answer in zip(held, answers, strict=True):
                 holding.arrived()
                 if answer is BeatAnswer.STOP:
-                    del self._held[holding.claim.chunk_id]
+                    del self._held[holding.claim.token]
                     self._listener.stop(holding)
             if BeatAnswer.DRAIN in answers:
                 self._listener.drain()
@@ -187,8 +187,8 @@ class Clerk:
             self._bell.ring()
 
     def _end(self, ledger: Ledger, holding: Holding) -> None:
-        self._held.pop(holding.claim.chunk_id, None)
-        self._ended[holding.claim.chunk_id] = holding
+        self._held.pop(holding.claim.token, None)
+        self._ended[holding.claim.token] = holding
         try:
             self._settle(ledger, holding)
         except StateError as error:  # told again with the next beat
@@ -206,7 +206,7 @@ class Clerk:
         )
         assert answer is not SubmitAnswer.INCOMPLETE, f"chunk {claim.chunk_id} left items out"
         holding.arrived()
-        del self._ended[claim.chunk_id]
+        del self._ended[claim.token]
         self._bell.ring()
 
     def _release(self, ledger: Ledger) -> None:
