@@ -33,6 +33,7 @@ from proxywell.refresh.spans import Spans
 
 FILE_NAME = "ledger.sqlite"
 BUSY_MS = 2_000
+SETTLE_S = 0.005
 STAGE_ROWS = 200  # blocks of a stage: some milliseconds, so that no step waits for a creation
 STAGE_BYTES = 2 * 2**20
 STAGED_KEPT_S = 3_600.0  # what a creation that never ended left behind
@@ -276,7 +277,7 @@ class SqliteLedger(RuledLedger):
                     f"{self.path} was written by a later proxywell (ledger version {version}, this"
                     f" one knows {SCHEMA_VERSION}); use that version, or another --state directory"
                 )
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._use_wal()
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA journal_size_limit = 67108864")
             if version == SCHEMA_VERSION:
@@ -286,6 +287,20 @@ class SqliteLedger(RuledLedger):
                 for statement in SCHEMA.split(";")[:-1]:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _use_wal(self) -> None:
+        """Change the journal, or find it changed; SQLite itself does not wait for this lock."""
+        end_s = time.monotonic() + BUSY_MS / 1000
+        while True:  # ends when it is done, or at end_s
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > end_s:
+                    raise
+                time.sleep(SETTLE_S)
+            else:
+                return
 
     def _of_job(self, job_id: str, column: str) -> bytes:
         with self._sentences():
