@@ -1,0 +1,220 @@
+"""What becomes of a chunk, in every home: claimed, beaten for, lost, split, submitted."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxywell.model.report import GivenUpWhy
+from proxywell.refresh.books import (
+    NOTHING,
+    Beat,
+    BeatAnswer,
+    ChunkState,
+    JobState,
+    NoClaim,
+    SubmitAnswer,
+    Worker,
+)
+from proxywell.refresh.spans import count, items_of
+from tests.contract.ledger_steps import FAR, ONE, TWO, Home, claim, create, pass_time, submit
+from tests.contract.ledger_world import JOB, TERMS, all_chunks, settled
+
+
+def test_chunks_are_claimed_in_the_order_of_the_plan(home: Home) -> None:
+    ledger, _ = home
+    create(ledger)
+    assert [claim(ledger, ONE, f"t{at}").items for at in range(3)] == [(0, 3), (3, 6), (6, 9)]
+    assert ledger.claim(JOB, ONE, "t9") is NoClaim.EMPTY
+
+
+def test_a_lost_chunk_is_ready_again_within_lease_and_tick(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    claim(ledger, ONE, "a")
+    pass_time(home, 6)
+    assert ledger.status(JOB).ready == 1
+    assert ledger.status(JOB).rescued == 1
+    assert claim(ledger, TWO, "b").attempt == 2
+
+
+def test_what_a_lost_holder_reported_is_not_done_again(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    held = claim(ledger, ONE, "a")
+    ledger.beat(JOB, ONE, [Beat(held.chunk_id, "a", settled([0, 2]))])
+    pass_time(home, 7)
+    assert claim(ledger, TWO, "b").items == (1, 2)
+
+
+def test_a_beat_told_twice_counts_once(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    held = claim(ledger, ONE, "a")
+    beat = Beat(held.chunk_id, "a", settled([0]))
+    assert ledger.beat(JOB, ONE, [beat]) == ledger.beat(JOB, ONE, [beat]) == [BeatAnswer.OK]
+    job = ledger.status(JOB)
+    assert (job.checked, job.working, len(ledger.parts(JOB, 0, 9))) == (1, 1, 1)
+
+
+def test_a_late_beat_takes_back_a_chunk_that_nobody_took(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    held = claim(ledger, ONE, "a")
+    pass_time(home, 6)
+    assert ledger.beat(JOB, ONE, [Beat(held.chunk_id, "a")]) == [BeatAnswer.OK]
+    chunk = all_chunks(ledger)[held.chunk_id]
+    assert (chunk.state, chunk.blamed, chunk.suspect) == (ChunkState.RUNNING, 0, False)
+    assert ledger.claim(JOB, TWO, "b") is NoClaim.EMPTY
+
+
+def test_a_chunk_that_was_taken_back_gives_company_to_what_was_held_alone(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 6)
+    first, second = claim(ledger, ONE, "a"), claim(ledger, ONE, "b")
+    ledger.expire(JOB, [(first.chunk_id, "a"), (second.chunk_id, "b")])  # their node is gone
+    assert claim(ledger, ONE, "c").chunk_id == first.chunk_id
+    assert all_chunks(ledger)[first.chunk_id].alone
+    assert ledger.beat(JOB, ONE, [Beat(second.chunk_id, "b")]) == [BeatAnswer.OK]
+    assert {chunk.alone for chunk in all_chunks(ledger).values()} == {False}
+
+
+def test_an_error_counts_only_from_the_current_holder(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    old = claim(ledger, ONE, "a")
+    pass_time(home, 6)
+    new = claim(ledger, TWO, "b")
+    said = ledger.submit(JOB, old.chunk_id, "a", 1, NOTHING, error="raised")
+    assert said is SubmitAnswer.LATE
+    assert ledger.submit(JOB, new.chunk_id, "b", 1, NOTHING, error="raised") is SubmitAnswer.AGAIN
+    third = claim(ledger, TWO, "c")
+    assert ledger.submit(JOB, third.chunk_id, "c", 1, NOTHING, error="r") is SubmitAnswer.CLOSED
+    assert ledger.status(JOB).given_up == {GivenUpWhy.ERROR: 3}
+
+
+def test_a_whole_submit_is_taken_from_a_holder_whose_lease_is_over(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    old = claim(ledger, ONE, "a")
+    pass_time(home, 6)
+    new = claim(ledger, TWO, "b")
+    assert submit(ledger, old) is SubmitAnswer.CLOSED
+    assert ledger.beat(JOB, TWO, [Beat(new.chunk_id, "b")]) == [BeatAnswer.STOP]
+    assert submit(ledger, new) is SubmitAnswer.DUP
+    assert ledger.status(JOB).checked == 3
+
+
+def test_another_epoch_is_stale(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    held = claim(ledger, ONE, "a")
+    said = ledger.submit(JOB, held.chunk_id, "a", 2, settled([0, 1, 2]))
+    assert said is SubmitAnswer.STALE
+    assert ledger.status(JOB).checked == 0
+
+
+def test_deferred_items_become_a_patient_chunk_that_comes_last(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 6)
+    held = claim(ledger, ONE, "a")
+    said = ledger.submit(JOB, held.chunk_id, "a", 1, settled([1]), deferred=(0, 1, 2, 3))
+    assert said is SubmitAnswer.OK
+    assert claim(ledger, ONE, "b").items == (3, 6)
+    patient = claim(ledger, ONE, "c")
+    assert (patient.items, patient.patient) == ((0, 1, 2, 3), True)
+    said = ledger.submit(JOB, patient.chunk_id, "c", 1, settled([0]), deferred=(2, 3))
+    assert said is SubmitAnswer.INCOMPLETE, "a patient chunk does not defer"
+    assert ledger.status(JOB).chunks == 3
+
+
+def test_a_lost_worker_makes_suspects_and_what_it_held_alone_is_blamed(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 9)
+    for token in "abc":
+        claim(ledger, ONE, token)
+    pass_time(home, 7)
+    assert {chunk.suspect for chunk in all_chunks(ledger).values()} == {True}
+    assert {chunk.blamed for chunk in all_chunks(ledger).values()} == {0}
+    alone = claim(ledger, TWO, "d")
+    assert ledger.claim(JOB, TWO, "e") is NoClaim.ALONE
+    pass_time(home, 7)
+    blamed = {number for number, chunk in all_chunks(ledger).items() if chunk.blamed}
+    assert blamed == {alone.chunk_id}
+
+
+def test_a_suspect_is_not_given_to_a_holder_that_holds_something(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 6)
+    claim(ledger, ONE, "a")
+    claim(ledger, ONE, "b")
+    pass_time(home, 7)
+    suspect = claim(ledger, TWO, "c")
+    assert ledger.claim(JOB, TWO, "d") is NoClaim.ALONE
+    assert submit(ledger, suspect) is SubmitAnswer.OK
+    claim(ledger, TWO, "e")
+
+
+def test_a_killer_is_split_down_to_one_item_and_only_that_is_given_up(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 9, chunk_size=9, fan=3)
+    deaths = serial = 0
+    while ledger.status(JOB).state is JobState.OPEN and deaths < 20:
+        serial += 1
+        held = claim(ledger, Worker("n1", f"h{serial}"), f"t{serial}")
+        if 4 in items_of(held.items):
+            deaths += 1
+            pass_time((ledger, clock), 7)
+        else:
+            submit(ledger, held)
+    job = ledger.status(JOB)
+    assert (job.checked, job.given_up) == (8, {GivenUpWhy.POISON: 1})
+    assert deaths == 4  # twice whole, then a third, then the item
+    assert job.split == 2
+
+
+def test_the_death_of_a_node_is_no_chunks_fault(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    for serial in range(12):
+        claim(ledger, FAR, f"t{serial}")
+        pass_time(home, 7, nodes=("n1",))
+    chunk = all_chunks(ledger)[0]
+    assert (chunk.state, chunk.blamed, chunk.suspect) == (ChunkState.READY, 0, False)
+
+
+def test_an_attempt_without_progress_ends_at_its_hard_limit(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 3)
+    held = claim(ledger, ONE, "a")
+    answers: list[BeatAnswer] = []
+    while not answers or answers == [BeatAnswer.OK]:
+        pass_time((ledger, clock), 1)
+        answers = ledger.beat(JOB, ONE, [Beat(held.chunk_id, "a")])
+    assert answers == [BeatAnswer.STOP]
+    assert clock.now_s == pytest.approx(1_000 + TERMS.attempt_hard_s + 1)
+    assert all_chunks(ledger)[0].blamed == 1
+    assert ledger.beat(JOB, ONE, [Beat(held.chunk_id, "a")]) == [BeatAnswer.STOP]
+
+
+def test_a_slow_attempt_that_moves_is_stopped_but_not_blamed(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 3)
+    held = claim(ledger, ONE, "a")
+    ledger.beat(JOB, ONE, [Beat(held.chunk_id, "a", settled([0]))])
+    for _ in range(41):
+        pass_time((ledger, clock), 1)
+        ledger.beat(JOB, ONE, [Beat(held.chunk_id, "a")])
+    chunk = all_chunks(ledger)[0]
+    assert (chunk.state, chunk.blamed, count(chunk.items)) == (ChunkState.READY, 0, 2)
+
+
+def test_a_draining_node_is_told_and_what_it_releases_is_ready_at_once(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    ledger.node_beat("n1", "", term_s=9, draining=True)
+    held = claim(ledger, ONE, "a")
+    assert ledger.beat(JOB, ONE, [Beat(held.chunk_id, "a")]) == [BeatAnswer.DRAIN]
+    assert ledger.release(JOB, held.chunk_id, "a", settled([1])) is BeatAnswer.OK
+    again = claim(ledger, FAR, "b")
+    assert again.items == (0, 1, 2, 3)
+    assert ledger.release(JOB, held.chunk_id, "a") is BeatAnswer.STOP
