@@ -17,7 +17,6 @@ from proxywell.judge.server import JudgeServer, Listen
 from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.verdict import JudgeTrust, Verdict
-from tests.network.conftest import Run
 from tests.network.third_party import PEERS, Peer, running
 
 AUTHORITY = trustme.CA()
@@ -52,7 +51,7 @@ async def verdict_on(port: int, hints: tuple[Protocol, ...], directory: Path) ->
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_the_verdict_is_what_the_manual_says(run: Run, peer: Peer) -> None:
+def test_the_verdict_is_what_the_manual_says(peer: Peer) -> None:
     program = peer.found()
     if program is None:
         pytest.skip(f"{peer.program} is not installed: {peer.install_line}")
@@ -61,7 +60,7 @@ def test_the_verdict_is_what_the_manual_says(run: Run, peer: Peer) -> None:
         home.chmod(0o755)
         with running(peer, program, home) as port:
             for hints in ((), tuple(sorted(peer.protocols))[:1], (Protocol.SOCKS5,)):
-                verdict = run(verdict_on(port, hints, home))
+                verdict = app.run(verdict_on(port, hints, home))
                 assert verdict.working, verdict
                 # 4a is SOCKS4 with a name, and not every manual says whether it is understood
                 found = set(verdict.protocols) - {Protocol.SOCKS4A}
