@@ -257,8 +257,12 @@ def verify_members(
         ]
         verdicts = run(_verdicts(settings, candidates))
         pool.observe(verdicts, origin="verify")
-        working = {verdict.proxy for _, verdict in verdicts if verdict.working}
-        return [member for member in members if member.proxy in working]
+        passed = {c.endpoint.key: verdict.protocols for c, verdict in verdicts if verdict.working}
+        return [
+            member
+            for member in members
+            if member.protocol in passed.get(endpoint_of(member.proxy).key, ())
+        ]
 
 
 class NoSourceError(ProxywellError):

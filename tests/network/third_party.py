@@ -111,6 +111,7 @@ def _haproxy(program: str, home: Path, port: int) -> list[str]:
         "global\n  maxconn 400\n"
         "defaults\n  mode http\n  timeout connect 5s\n  timeout client 20s\n  timeout server 20s\n"
         f"listen forward\n  bind 127.0.0.1:{port}\n"
+        "  http-request deny if METH_CONNECT\n"  # or it would connect to itself
         "  http-request set-dst url_ip\n  http-request set-dst-port url_port\n"
         "  server any 0.0.0.0:0\n"
     )
@@ -191,7 +192,6 @@ PEERS = (
         https=True,
     ),
     Peer("privoxy", "privoxy", "privoxy", _privoxy, _BOTH_HTTP, Anonymity.ELITE, https=True),
-    # it forwards what it gets, CONNECT included, so it is no tunnel
     Peer(
         "haproxy",
         "haproxy",
