@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from ipaddress import ip_address
@@ -24,7 +24,7 @@ from proxywell.model.clock import SystemClock
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.member import PoolMember
 from proxywell.model.progress import Progress
-from proxywell.model.report import PoolChange, RefreshReport
+from proxywell.model.report import RefreshReport
 from proxywell.model.verdict import Verdict
 from proxywell.net.fetch import Route, get
 from proxywell.net.guard import Guard
@@ -36,8 +36,9 @@ from proxywell.refresh.report import Dossier
 from proxywell.refresh.run import RefreshRoom
 from proxywell.refresh.wait import Until
 from proxywell.sources.catalog import SourceSpec, chosen_sources
+from proxywell.sources.harvesting import HarvestingSink
 from proxywell.sources.reader import SourceReader, SourceReading
-from proxywell.sources.yields import HarvestCounter, YieldBook, resting_s
+from proxywell.sources.yields import YieldBook, resting_s
 from proxywell.telemetry.events import JobNamed, emit
 
 T = TypeVar("T")
@@ -181,36 +182,36 @@ def refresh(
     asked_s = _CLOCK.monotonic_s()
     specs = chosen_sources(settings.sources.lists)
     book = YieldBook(state_dir / SOURCES_DIR)
-    with (
-        Pool.open(state_dir, settings.pool) as pool,
-        _room(settings, state_dir, HarvestingSink(pool, book), wish.workers) as room,
-    ):
-        job_id = room.new_job_id()
-        emit(JobNamed(job_id=job_id, sources=len(specs)))
-        reading = run(read_candidates(settings, specs, state_dir / SOURCES_DIR))
-        if reading.all_failed:
-            raise _no_source(reading, specs)
-        read_s = _CLOCK.monotonic_s() - asked_s
-        dossier = Dossier(
-            workers=wish.workers,
-            sources=reading.reports,
-            candidates=reading.counts,
-            read_s=read_s,
-            lead_s=read_s,
-            extra=Raw(_encode(_what_workers_need(settings))),
-        )
-        room.create(
-            reading.candidates,
-            dossier,
-            job_id=job_id,
-            worked_before=_standing(pool, reading.candidates),
-            yields=book.shares(),
-            limit=wish.limit,
-            want=wish.want,
-            deadline_s=wish.deadline_s,
-        )
-        reading.candidates.clear()
-        return room.wait_for(job_id, until=wish.until, show=show)
+    with Pool.open(state_dir, settings.pool) as pool:
+        sink = _sink(pool, book)
+        with _room(settings, state_dir, sink, wish.workers) as room:
+            job_id = room.new_job_id()
+            emit(JobNamed(job_id=job_id, sources=len(specs)))
+            reading = run(read_candidates(settings, specs, state_dir / SOURCES_DIR))
+            if reading.all_failed:
+                raise _no_source(reading, specs)
+            sink.saw_lists(reading.reports)
+            read_s = _CLOCK.monotonic_s() - asked_s
+            dossier = Dossier(
+                workers=wish.workers,
+                sources=reading.reports,
+                candidates=reading.counts,
+                read_s=read_s,
+                lead_s=read_s,
+                extra=Raw(_encode(_what_workers_need(settings))),
+            )
+            room.create(
+                reading.candidates,
+                dossier,
+                job_id=job_id,
+                worked_before=_standing(pool, reading.candidates),
+                yields=book.shares(),
+                limit=wish.limit,
+                want=wish.want,
+                deadline_s=wish.deadline_s,
+            )
+            reading.candidates.clear()
+            return room.wait_for(job_id, until=wish.until, show=show)
 
 
 @contextmanager
@@ -231,7 +232,8 @@ def job_room(settings: Settings, state_dir: Path, job_id: str) -> Iterator[Refre
             dossier = looking.dossier(job_id)
         kept = _decode(bytes(dossier.extra))
         as_started = structs.replace(settings, **structs.asdict(kept)) if kept else settings
-        sink = HarvestingSink(pool, YieldBook(state_dir / SOURCES_DIR))
+        sink = _sink(pool, YieldBook(state_dir / SOURCES_DIR))
+        sink.saw_lists(dossier.sources)
         with _room(as_started, state_dir, sink, dossier.workers) as room:
             yield room
 
@@ -301,40 +303,8 @@ def _what_workers_need(settings: Settings) -> _ForWorkers:
     return _ForWorkers(settings.judges, settings.network, settings.checking, settings.judge)
 
 
-class HarvestingSink:
-    """The pool, as a refresh job writes to it; on the way, what each source gave is counted.
-
-    Args:
-        pool: Where verdicts go.
-        book: Where the yields of sources go, once, when the job is sealed.
-    """
-
-    def __init__(self, pool: Pool, book: YieldBook) -> None:
-        self._pool, self._book = pool, book
-        self._known = frozenset(pool.standing())
-        self._harvest = HarvestCounter()
-
-    def record(
-        self, job_id: str, epoch: int, verdicts: Iterable[tuple[int, Candidate, Verdict]]
-    ) -> None:
-        """See ``refresh.ports.VerdictSink``."""
-        told = list(verdicts)
-        self._pool.record(job_id, epoch, told)
-        for _, candidate, verdict in told:
-            new = verdict.working and candidate.endpoint.key not in self._known
-            self._harvest.saw_verdict(candidate, verdict, new=new)
-
-    def seal(self, job_id: str, epoch: int) -> PoolChange:
-        """See ``refresh.ports.VerdictSink``."""
-        first = self._pool.sealed(job_id, epoch) is None
-        change = self._pool.seal(job_id, epoch)
-        if first:
-            self._book.record(self._harvest.harvests(), now_s=_CLOCK.now_s())
-        return change
-
-    def sealed(self, job_id: str, epoch: int) -> PoolChange | None:
-        """See ``refresh.ports.VerdictSink``."""
-        return self._pool.sealed(job_id, epoch)
+def _sink(pool: Pool, book: YieldBook) -> HarvestingSink:
+    return HarvestingSink(pool, book, known=pool.standing().keys(), clock=_CLOCK)
 
 
 def _room(settings: Settings, state_dir: Path, sink: HarvestingSink, workers: int) -> RefreshRoom:

@@ -16,9 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from proxywell.errors import StateError
-from proxywell.model.candidate import Candidate
-from proxywell.model.verdict import Verdict
 from proxywell.sources.catalog import SourceSpec
+from proxywell.sources.harvest import Harvest
 
 FILE = "yields.json"
 HALF_LIFE_S = 7 * 86_400.0
@@ -27,24 +26,6 @@ PRIOR_CHECKS = 50.0  # so many checks weigh as much as that belief
 BARREN_CHECKS = 20  # fewer say nothing about a source
 INTERVAL_MIN_S = 900.0
 INTERVAL_MAX_S = 86_400.0
-
-
-class Harvest(Struct, frozen=True):
-    """What one job got out of one source; a candidate counts for every source that lists it.
-
-    Attributes:
-        read: Entries of the list.
-        new: Working candidates that the pool did not know.
-        checked: Candidates with a conclusive verdict.
-        working: Of those, the ones that work.
-        exits: Distinct exit addresses of the working ones.
-    """
-
-    read: int = 0
-    new: int = 0
-    checked: int = 0
-    working: int = 0
-    exits: int = 0
 
 
 class SourceYield(Struct, frozen=True):
@@ -125,46 +106,6 @@ def interval_s(usual_s: float, known: SourceYield | None) -> float:
         if known.last_new == 0:
             rest_s *= 2
     return max(INTERVAL_MIN_S, min(rest_s, max(usual_s, INTERVAL_MAX_S)))
-
-
-class HarvestCounter:
-    """Counts what a job gets out of each source, verdict by verdict."""
-
-    def __init__(self) -> None:
-        self._read: dict[str, int] = {}
-        self._counts: dict[str, list[int]] = {}  # new, checked, working
-        self._exits: dict[str, set[str]] = {}
-
-    def saw_list(self, source: str, read: int) -> None:
-        """Count a list that was read; ``read`` is its number of entries."""
-        self._read[source] = read
-
-    def saw_verdict(self, candidate: Candidate, verdict: Verdict, *, new: bool) -> None:
-        """Count one verdict for all sources of its candidate.
-
-        Args:
-            candidate: With the sources that list it.
-            verdict: An inconclusive one says nothing about a source.
-            new: It works, and the pool did not know it.
-        """
-        if verdict.inconclusive:
-            return
-        for source in candidate.sources:
-            counts = self._counts.setdefault(source, [0, 0, 0])
-            counts[0] += new
-            counts[1] += 1
-            if verdict.working:
-                counts[2] += 1
-                self._exits.setdefault(source, set()).add(verdict.exit_ip or verdict.host)
-
-    def harvests(self) -> dict[str, Harvest]:
-        """Give what each source yielded so far."""
-        found = {}
-        for source in {**self._read, **self._counts}:
-            new, checked, working = self._counts.get(source, (0, 0, 0))
-            exits = len(self._exits.get(source, ()))
-            found[source] = Harvest(self._read.get(source, 0), new, checked, working, exits)
-        return found
 
 
 class YieldBook:

@@ -11,7 +11,8 @@ import pytest
 
 from proxywell.cli.main import program
 from proxywell.sources.catalog import catalogue
-from proxywell.sources.yields import Harvest, YieldBook
+from proxywell.sources.harvest import Harvest
+from proxywell.sources.yields import YieldBook
 
 LISTS = Path(__file__).parents[2] / "data" / "lists"
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,14 +11,16 @@ from hypothesis import strategies as st
 
 from proxywell.errors import StateError
 from proxywell.model.candidate import Candidate
+from proxywell.model.clock import SystemClock
 from proxywell.model.endpoint import Endpoint
 from proxywell.model.failure import Blame, FailureKind
+from proxywell.model.report import PoolChange, SourceReport
 from proxywell.model.verdict import Verdict
+from proxywell.sources.harvest import Harvest, HarvestCounter
+from proxywell.sources.harvesting import HarvestingSink
 from proxywell.sources.yields import (
     HALF_LIFE_S,
     PRIOR_SHARE,
-    Harvest,
-    HarvestCounter,
     SourceYield,
     YieldBook,
     after,
@@ -111,6 +114,42 @@ def test_a_candidate_counts_for_every_source_that_lists_it() -> None:
     saw("1.1.1.3", ("a",), verdict("1.1.1.3", working=False), new=True)
     saw("1.1.1.4", ("a",), verdict("1.1.1.4", working=False, judge=True), new=True)
     assert counter.harvests() == {"a": Harvest(10, 2, 3, 2, 1), "b": Harvest(5, 1, 1, 1, 1)}
+
+
+class Keeper:
+    """Keeps what it is told; sealed once."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, Candidate, Verdict]] = []
+        self.change: PoolChange | None = None
+
+    def record(
+        self, job_id: str, epoch: int, verdicts: Iterable[tuple[int, Candidate, Verdict]]
+    ) -> None:
+        self.told += verdicts
+
+    def seal(self, job_id: str, epoch: int) -> PoolChange:
+        self.change = self.change or PoolChange(0, 1, 1, 0)
+        return self.change
+
+    def sealed(self, job_id: str, epoch: int) -> PoolChange | None:
+        return self.change
+
+
+def test_a_sealed_job_leaves_what_it_read_and_found_of_each_list_once(tmp_path: Path) -> None:
+    keeper, book = Keeper(), YieldBook(tmp_path)
+    sink = HarvestingSink(keeper, book, known={"1.1.1.2:80"}, clock=SystemClock())
+    reports = [SourceReport("a", 10, 2), SourceReport("b", 4, 0), SourceReport("c", error="gone")]
+    sink.saw_lists(reports)
+    for at, host in enumerate(["1.1.1.1", "1.1.1.2"]):
+        found = (at, Candidate(Endpoint(host, 80), (), ("a",)), verdict(host, working=True))
+        sink.record("j", 1, iter([found]))
+    assert len(keeper.told) == 2
+    assert sink.seal("j", 1) == sink.seal("j", 1) == PoolChange(0, 1, 1, 0)
+    known = book.known()
+    assert set(known) == {"a", "b"}  # of a list that could not be read nothing was learnt
+    assert (known["a"].read, known["a"].new, known["a"].working, known["a"].rounds) == (10, 1, 2, 1)
+    assert (known["b"].read, known["b"].checked) == (4, 0)
 
 
 def test_the_book_remembers_between_processes_and_survives_damage(tmp_path: Path) -> None:
