@@ -11,10 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from proxywell.checking.bench import TIMEOUT_S, Bench
 from proxywell.checking.control import ControlLine
 from proxywell.checking.exit_ip import canonical_ip
 from proxywell.checking.judge import Judge, JudgeKind, JudgeSpec, Request, parse_judge
+from proxywell.checking.watched_judge import TIMEOUT_S, WatchedJudge
 from proxywell.checking.wire import Verifier
 from proxywell.config.schema import JudgeSettings, NetworkSettings
 from proxywell.errors import NoJudgeError, SettingsError, UsageError
@@ -102,8 +102,8 @@ class Judges:
         line = ControlLine(
             guard.refusal, source_address, self._context, answer_max_bytes, TIMEOUT_S
         )
-        self._benches = [
-            Bench(
+        self._watched = [
+            WatchedJudge(
                 self._judge(spec, verifier),
                 line=line,
                 clock=self._clock,
@@ -148,13 +148,13 @@ class Judges:
         patience_s = max(0.1, deadline_s - self._clock.monotonic_s())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_s):
-                await asyncio.gather(*(bench.meet() for bench in self._benches))
+                await asyncio.gather(*(one.meet() for one in self._watched))
         self._gather_own_addresses()
-        if not any(b.health.well for b in self._benches if not b.judge.spec.secure):
+        if not any(one.health.well for one in self._watched if not one.judge.spec.secure):
             await self.close()
             raise NoJudgeError(
                 "no judge answers a direct request: "
-                + "; ".join(f"{bench.name} said: {bench.said}" for bench in self._benches)
+                + "; ".join(f"{one.name} said: {one.said}" for one in self._watched)
                 + ". Name one that does with --judge KIND:URL, or start your own "
                 "(proxywell judge serve)"
             )
@@ -166,7 +166,7 @@ class Judges:
         if keeper is not None:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
-        await asyncio.gather(*(bench.close() for bench in self._benches))
+        await asyncio.gather(*(one.close() for one in self._watched))
 
     @property
     def own_addresses(self) -> frozenset[str]:
@@ -185,33 +185,33 @@ class Judges:
         now_s = self._clock.monotonic_s()
         self._used_at_s = now_s
         self._turn += 1
-        well = [b for b in self._benches if b.health.well and b.judge.spec.secure is https]
-        fitting = [bench for bench in well if bench.is_reached_by(ipv6=ipv6)]
+        well = [b for b in self._watched if b.health.well and b.judge.spec.secure is https]
+        fitting = [one for one in well if one.is_reached_by(ipv6=ipv6)]
         if not fitting and not ipv6:
             fitting = well  # better a judge that few proxies reach than none
         if len(fitting) > 1:
             turn = self._turn % len(fitting)
             fitting = fitting[turn:] + fitting[:turn]
-            fitting.sort(key=lambda bench: (bench.name == avoid, bench.judge.verifier is None))
-        for bench in fitting:
-            if bench.bucket is None or bench.bucket.take(now_s):
-                return bench.judge.request()
+            fitting.sort(key=lambda one: (one.name == avoid, one.judge.verifier is None))
+        for one in fitting:
+            if one.bucket is None or one.bucket.take(now_s):
+                return one.judge.request()
         return None
 
     def unwell_since_s(self) -> float | None:
         """Monotonic instant since when no plain judge answers; None while one does."""
-        plain = [bench for bench in self._benches if not bench.judge.spec.secure]
-        if any(bench.health.well for bench in plain):
+        plain = [one for one in self._watched if not one.judge.spec.secure]
+        if any(one.health.well for one in plain):
             return None
-        return max((bench.health.failing_since_s or 0.0) for bench in plain)
+        return max((one.health.failing_since_s or 0.0) for one in plain)
 
     def well_at_s(self) -> float | None:
         """Monotonic instant of the last direct request that a plain judge answered."""
         return max(
             (
-                bench.health.well_at_s
-                for bench in self._benches
-                if bench.health.well_at_s is not None and not bench.judge.spec.secure
+                one.health.well_at_s
+                for one in self._watched
+                if one.health.well_at_s is not None and not one.judge.spec.secure
             ),
             default=None,
         )
@@ -226,13 +226,13 @@ class Judges:
 
     async def still_well(self, judge: str) -> bool:
         """Whether the judge answers us directly now, or did within two seconds."""
-        bench = next((bench for bench in self._benches if bench.name == judge), None)
-        if bench is None:
+        one = next((one for one in self._watched if one.name == judge), None)
+        if one is None:
             return False
-        well_at_s = bench.health.well_at_s
+        well_at_s = one.health.well_at_s
         if well_at_s is None or self._clock.monotonic_s() - well_at_s > _FRESH_S:
-            await bench.ask()
-        return bench.health.well and not bench.health.in_doubt
+            await one.ask()
+        return one.health.well and not one.health.in_doubt
 
     def _judge(self, spec: JudgeSpec, verifier: Verifier) -> Judge:
         signs = spec.kind is JudgeKind.PROXYWELL and bool(verifier.keys)
@@ -270,25 +270,25 @@ class Judges:
 
     def _idle(self) -> bool:
         """Nobody has used the judges for a while, and none of them is in question."""
-        if self.unwell_since_s() is not None or any(b.health.in_doubt for b in self._benches):
+        if self.unwell_since_s() is not None or any(one.health.in_doubt for one in self._watched):
             return False
         unused_s = self._clock.monotonic_s() - self._used_at_s
         return unused_s > _IDLE_ROUNDS * self._settings.control_s
 
     def _until_next_round_s(self) -> float:
-        if any(bench.health.in_doubt for bench in self._benches):
+        if any(one.health.in_doubt for one in self._watched):
             return _AGAIN_S
         ill = self.unwell_since_s() is not None
         return min(self._settings.control_s, _UNWELL_S) if ill else self._settings.control_s
 
     async def _round(self) -> None:
         now_s = self._clock.monotonic_s()
-        due = [bench for bench in self._benches if bench.health.leave_until_s <= now_s]
-        await asyncio.gather(*(bench.ask() for bench in due))
+        due = [one for one in self._watched if one.health.leave_until_s <= now_s]
+        await asyncio.gather(*(one.ask() for one in due))
         if now_s >= self._addresses_due_s:
             self._addresses_due_s = now_s + _ADDRESSES_EVERY_S
-            well = [bench for bench in due if bench.health.well]
-            await asyncio.gather(*(bench.ask_other_family() for bench in well))
+            well = [one for one in due if one.health.well]
+            await asyncio.gather(*(one.ask_other_family() for one in well))
             self._gather_own_addresses()
 
 

@@ -24,7 +24,7 @@ _NOT_RESOLVED = {
 }
 
 
-class Bench:
+class WatchedJudge:
     """One judge with its health and its allowance.
 
     Attributes:
