@@ -26,12 +26,12 @@ PURE = (
     "checking/wire.py",
     "pool/score.py",
     "pool/selection.py",
-    "pool/recheck.py",
     "pool/member_state.py",
     "sources/parse.py",
     "sources/grammar.py",
     "sources/tally.py",
     "sources/gathering.py",
+    "sources/harvest.py",
     "sources/coding.py",
 )
 IMPURE = frozenset(

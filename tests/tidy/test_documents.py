@@ -16,7 +16,8 @@ from proxywell.config.schema import Settings
 from proxywell.config.tree import expectation, sections_of, table_of
 from proxywell.errors import ProxywellError
 from proxywell.telemetry.events import Event
-from tests.tidy.source import ROOT
+from tests.tidy.purity import PURE
+from tests.tidy.source import PACKAGE, ROOT
 from tools import reference
 
 
@@ -56,6 +57,44 @@ def test_every_recipe_is_named_in_contributing() -> None:
     told = set(re.findall(r"`make ([a-z]+)`", (ROOT / "CONTRIBUTING.md").read_text("utf-8")))
     assert {"run", "test", "check", "deep", "bench"} <= recipes
     assert recipes == told
+
+
+def files_named(text: str) -> set[str]:
+    """Paths of files that a document names in code marks; ``a/{b,c}.py`` names two."""
+    found = set()
+    for span in re.findall(r"`([^`\s]+)`", text):
+        before, _, rest = span.partition("{")
+        inner, _, after = rest.partition("}")
+        for path in [f"{before}{name}{after}" for name in inner.split(",")] if rest else [span]:
+            if re.match(r"[a-z].*/.*\.(py|md|toml)$", path):
+                found.add(path)
+    return found
+
+
+DOCUMENTS = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "docs/**/*.md"]
+
+
+@pytest.mark.parametrize("pattern", DOCUMENTS)
+def test_every_file_that_a_document_names_is_there(pattern: str) -> None:
+    for document in ROOT.glob(pattern):
+        named = {path for path in files_named(document.read_text("utf-8")) if "*" not in path}
+        homes = (ROOT, PACKAGE, document.parent)
+        gone = {path for path in named if not any((home / path).exists() for home in homes)}
+        assert gone == set(), document.name
+
+
+def test_a_planted_name_of_no_file_is_found() -> None:
+    assert files_named("see `pool/{score,gone}.py`, `x.py` and `make docs`") == {
+        "pool/score.py",
+        "pool/gone.py",
+    }
+
+
+def test_the_map_names_the_rules_that_are_held_to_purity() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    told = re.search(r"They are (.*?); a tidy test", text, flags=re.DOTALL)
+    assert told is not None
+    assert files_named(" ".join(told[1].split())) == set(PURE)
 
 
 def test_decisions_are_numbered_without_gaps_and_short() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tidy.purity import IMPURE, impurities
+from tests.tidy.purity import IMPURE, PURE, impurities
 from tests.tidy.source import PACKAGE, ROOT
 
 
@@ -62,6 +62,10 @@ def test_a_new_room_without_a_floor_is_caught(copy: Path) -> None:
 
 def test_pure_rules_reach_nothing_impure() -> None:
     assert impurities(PACKAGE) == []
+
+
+def test_every_rule_on_purity_is_about_a_module_that_is_there() -> None:
+    assert [pattern for pattern in PURE if not any(PACKAGE.glob(pattern))] == []
 
 
 @pytest.mark.parametrize("impure", sorted(IMPURE))
