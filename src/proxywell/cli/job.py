@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import rich_click as click
@@ -119,9 +117,9 @@ def _working(
     """A room with pool and checker, as the job that it is for was started."""
     if not (state_dir / FILE_NAME).exists():
         raise unknown_job(job_id, ())
-    app: Any = importlib.import_module("proxywell.app")
-    room: AbstractContextManager[RefreshRoom] = app.job_room(settings, state_dir, job_id)
-    return room
+    from proxywell import app
+
+    return app.job_room(settings, state_dir, job_id)
 
 
 def _line(report: RefreshReport) -> _Line:

@@ -126,7 +126,7 @@ def restyled(raw: bytes, style: str) -> bytes:
 def _unchunked(data: bytes) -> bytes | None:
     body = bytearray()
     at = 0
-    while True:
+    while True:  # ends with the last chunk, or with what came so far
         line_end = data.find(b"\r\n", at)
         if line_end < 0:
             return None

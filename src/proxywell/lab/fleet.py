@@ -130,7 +130,7 @@ class _Builder:
             and protocols == (Protocol.SOCKS5,)
             and draw.random() < self._profile.fleet.one_network_share
         )
-        while True:
+        while True:  # ends at a free place; a profile asks for far fewer than there are
             if crowded:
                 host = f"{self._crowded}.{draw.randint(1, 254)}"
             else:

@@ -33,7 +33,7 @@ class TlsSide:
             return b""
         plain = bytearray()
         try:
-            while True:
+            while True:  # ends when nothing more can be decrypted
                 part = self._tls.read(READ_BYTES)
                 if not part:
                     break

@@ -96,7 +96,7 @@ def _held(directory: Path) -> Iterator[int]:
 
 def _lock(folder: int, directory: Path) -> None:
     until_s = time.monotonic() + WAIT_S
-    while True:
+    while True:  # ends with the lock, or at until_s
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -378,7 +378,7 @@ class Store:
 def _enter_wal(connection: sqlite3.Connection) -> None:
     """Switch to WAL; the switch does not wait by itself when several processes open at once."""
     until_s = time.monotonic() + BUSY_S
-    while True:
+    while True:  # ends with the switch, or at until_s
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:

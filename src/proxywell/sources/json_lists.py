@@ -81,7 +81,7 @@ def parse_json(text: str) -> Iterator[Item]:
         else:
             found = False
             walk = _walk_object(text, at + 1, 0)
-            while True:
+            while True:  # ends with the walk
                 try:
                     item = next(walk)
                 except StopIteration as stop:

@@ -53,7 +53,7 @@ async def read_file(place: str, *, ratio_max: int) -> AsyncGenerator[bytes, None
     decoder: Decoder | None = None
     try:
         waits = not stat.S_ISREG(os.fstat(descriptor).st_mode)
-        while True:
+        while True:  # ends with the input, or by the caller's time-out
             if waits:
                 waits = await _readable(descriptor)
             block = os.read(descriptor, BLOCK_BYTES)
