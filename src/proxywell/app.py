@@ -16,6 +16,7 @@ from msgspec import Raw, Struct, structs
 
 from proxywell.checking.checker import Checker
 from proxywell.checking.inspections import default_inspections
+from proxywell.checking.judge import parse_judge
 from proxywell.checking.judges import Judges, loopback_source
 from proxywell.config.schema import CheckingSettings, JudgeSettings, NetworkSettings, Settings
 from proxywell.errors import InputMissingError, ProxywellError
@@ -173,13 +174,16 @@ def refresh(
         The report; balanced, ``outcome`` is not None.
 
     Raises:
-        InputMissingError: A file that was named is not there.
+        UsageError: A judge is misspelt; nothing was started.
+        InputMissingError: A file that was named is not there or is no list.
         NoSourceError: Not one source could be read.
         NoJudgeError: No judge answers a direct request.
         StateError: The state directory cannot be written.
         KeyboardInterrupt: Passed on; the job stays open.
     """
     asked_s = _CLOCK.monotonic_s()
+    for judge in settings.judges:
+        parse_judge(judge)  # what is misspelt is told before anything starts
     specs = chosen_sources(settings.sources.lists)
     book = YieldBook(state_dir / SOURCES_DIR)
     with Pool.open(state_dir, settings.pool) as pool:
@@ -188,8 +192,7 @@ def refresh(
             job_id = room.new_job_id()
             emit(JobNamed(job_id=job_id, sources=len(specs)))
             reading = run(read_candidates(settings, specs, state_dir / SOURCES_DIR))
-            if reading.all_failed:
-                raise _no_source(reading, specs)
+            must_have_read(reading, specs)
             sink.saw_lists(reading.reports)
             read_s = _CLOCK.monotonic_s() - asked_s
             dossier = Dossier(
@@ -273,10 +276,18 @@ class NoSourceError(ProxywellError):
     code = "no_source"
 
 
-def _no_source(reading: SourceReading, specs: Sequence[SourceSpec]) -> ProxywellError:
+def must_have_read(reading: SourceReading, specs: Sequence[SourceSpec]) -> None:
+    """Refuse to go on if not one of the sources could be read.
+
+    Raises:
+        InputMissingError: All of them are files, and none is a list.
+        NoSourceError: Some had to be fetched.
+    """
+    if not reading.all_failed:
+        return
     sentence = f"{reading.why_nothing}; see `proxywell sources test`"
     fetched = any(spec.is_url for spec in specs)
-    return NoSourceError(sentence) if fetched else InputMissingError(sentence)
+    raise NoSourceError(sentence) if fetched else InputMissingError(sentence)
 
 
 async def _verdicts(

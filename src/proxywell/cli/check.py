@@ -70,7 +70,8 @@ def check(
 
     Verdicts are printed as they come; without --all only those of proxies that work.
 
-    Exit status: 0 done, 2 an input is not there, 4 there was nothing to check.
+    Exit status: 0 done, 1 no list could be fetched or no judge answers, 2 an input is not
+    there or is no list, 4 there was nothing to check.
     """
     line = _line(template)
     if template is not None:
@@ -149,7 +150,9 @@ async def _check(
     from proxywell import app
     from proxywell.sources.catalog import named_sources
 
-    reading = await app.read_candidates(settings, named_sources(places), cache_dir=None)
+    specs = named_sources(places)
+    reading = await app.read_candidates(settings, specs, cache_dir=None)
+    app.must_have_read(reading, specs)
     summary = Summary(len(reading.candidates), reading.why_nothing)
     if not summary.planned:
         return summary

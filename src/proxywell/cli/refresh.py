@@ -86,5 +86,8 @@ def refresh(
 def _status(report: RefreshReport) -> int:
     if report.items.planned:
         return exit_status(report)
-    click.echo(f"proxywell: nothing to check: {report.reason}", err=True)
+    from proxywell.sources.reader import why_nothing
+
+    why = why_nothing(report.sources, report.candidates)
+    click.echo(f"proxywell: nothing to check: {why}", err=True)
     return NOTHING_DONE

@@ -61,7 +61,7 @@ class CandidateCounts(Struct):
 
 
 class ItemCounts(Struct):
-    """Candidates of the job: ``planned == checked + given_up (+ pending while it is open)``."""
+    """Candidates of a closed job: ``planned == checked + given_up``."""
 
     planned: int = 0
     checked: int = 0
@@ -69,6 +69,16 @@ class ItemCounts(Struct):
     given_up_why: dict[GivenUpWhy, int] = field(
         default_factory=lambda: dict.fromkeys(GivenUpWhy, 0)
     )
+
+    @property
+    def pending(self) -> int:
+        """Candidates that wait or are being checked; none when the job is closed."""
+        return 0
+
+
+class OpenItemCounts(ItemCounts):
+    """Candidates of an open job: ``planned == checked + given_up + pending``."""
+
     pending: int = 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct, field, structs
 
 from proxywell.model.report import (
     CandidateCounts,
@@ -10,6 +10,7 @@ from proxywell.model.report import (
     DeadlineFigures,
     GivenUpWhy,
     ItemCounts,
+    OpenItemCounts,
     Outcome,
     PoolChange,
     RefreshReport,
@@ -83,7 +84,14 @@ def report_of(
         pool: The change that was sealed; zeros before.
     """
     outcome, reason = outcome_of(job)
-    given_up = dict.fromkeys(GivenUpWhy, 0) | job.given_up
+    items = ItemCounts(
+        planned=job.items,
+        checked=job.checked,
+        given_up=job.items_given_up,
+        given_up_why=dict.fromkeys(GivenUpWhy, 0) | job.given_up,
+    )
+    if outcome is None:
+        items = OpenItemCounts(**structs.asdict(items), pending=job.pending)
     return RefreshReport(
         job_id=job.job_id,
         outcome=outcome,
@@ -91,13 +99,7 @@ def report_of(
         engine=dossier.engine,
         sources=list(dossier.sources),
         candidates=dossier.candidates,
-        items=ItemCounts(
-            planned=job.items,
-            checked=job.checked,
-            given_up=job.items_given_up,
-            given_up_why=given_up,
-            pending=job.pending,
-        ),
+        items=items,
         chunks=ChunkCounts(
             planned=job.chunks,
             done=job.chunks_done,

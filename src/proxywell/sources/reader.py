@@ -23,6 +23,7 @@ from proxywell.sources.copies import Copies
 from proxywell.sources.fetch import Fetcher, FetchLimits
 from proxywell.sources.gathering import Gathering
 from proxywell.sources.local import must_be_there
+from proxywell.sources.trust import NO_ENTRIES
 from proxywell.sources.visit import Visit, Visitor
 from proxywell.telemetry.events import SourceFaulty, emit
 
@@ -45,19 +46,30 @@ class SourceReading(Struct):
 
     @property
     def all_failed(self) -> bool:
-        """True if not one source could be read, and no copy stood in."""
-        return not self.counts.read and all(report.error for report in self.reports)
+        """True if not one source could be read, and no copy stood in; an empty list was read."""
+        errors = [report.error for report in self.reports]
+        return not self.counts.read and all(error not in {None, NO_ENTRIES} for error in errors)
 
     @property
     def why_nothing(self) -> str | None:
         """Why there are no candidates, in one sentence; None if there are some."""
-        if self.candidates:
-            return None
-        faulty = [f"{report.source}: {report.error}" for report in self.reports if report.error]
-        if self.all_failed:
-            more = f" (and {len(faulty) - 1} more)" if len(faulty) > 1 else ""
-            return f"no list could be read; {faulty[0]}{more}" if faulty else "no list was named"
-        return why_refused(self.counts.read, self.counts.refused)
+        return None if self.candidates else why_nothing(self.reports, self.counts)
+
+
+def why_nothing(reports: Sequence[SourceReport], counts: CandidateCounts) -> str:
+    """Say in one sentence why these sources gave no candidate.
+
+    Args:
+        reports: One for each source.
+        counts: Over all sources.
+    """
+    if counts.read:
+        return why_refused(counts.read, counts.refused)
+    faulty = [f"{report.source}: {report.error}" for report in reports if report.error]
+    if not faulty:
+        return "no list was named"
+    more = f" (and {len(faulty) - 1} more)" if len(faulty) > 1 else ""
+    return f"no list gave an entry; {faulty[0]}{more}"
 
 
 def why_refused(read: int, refused: dict[str, int]) -> str:

@@ -6,6 +6,7 @@ from proxywell.sources.catalog import SourceSpec
 from proxywell.sources.copies import Copy
 from proxywell.sources.parse import Form
 
+NO_ENTRIES = "it holds no entries"
 OUTSIZED_FACTOR = 10
 OUTSIZED_MIN = 1_000  # below, ten times as many is no flood
 OUTSIZED_BELIEVED_S = 24 * 3600.0  # a list that stays large for a day has grown
@@ -30,7 +31,7 @@ def fault_of(
     if form is Form.HTML and spec.form in (Form.TEXT, Form.JSON):
         return f"it shows an HTML page where a list in {spec.form.value} was expected"
     if read == 0:
-        return "it holds no entries"
+        return NO_ENTRIES
     if unique == 0:
         return f"none of its {read} entries is well-formed"
     if copy is not None and is_outsized(unique, copy):

@@ -12,6 +12,7 @@ from proxywell.model.report import (
     DeadlineFigures,
     GivenUpWhy,
     ItemCounts,
+    OpenItemCounts,
     Outcome,
     PoolChange,
     RefreshReport,
@@ -143,7 +144,7 @@ def test_no_advice_is_given_where_nothing_is_amiss(report: RefreshReport) -> Non
 
 def test_a_running_job_says_what_is_still_open() -> None:
     report = of(outcome=None, working=5, failed={"connect_timeout": 35})
-    report.items.pending = 60
+    report.items = OpenItemCounts(pending=60)
     assert "Refresh job j: running" in in_words(report)
     assert "not checked yet 60, connect timeout 35" in in_words(report)
 
@@ -167,7 +168,7 @@ def balanced(draw: st.DrawFn) -> RefreshReport:
     return RefreshReport(
         job_id="j",
         candidates=CandidateCounts(read, unique, refused, planned),
-        items=ItemCounts(planned=planned, given_up_why=given_up, pending=pending),
+        items=OpenItemCounts(planned=planned, given_up_why=given_up, pending=pending),
         verdicts=VerdictCounts(working=working, by_failure=failed),
     )
 
