@@ -80,7 +80,7 @@ class HttpsInspection:
         except TimeoutError:
             found = FailureKind.ANSWER_TIMEOUT
         if isinstance(found, Sighting):
-            took_ms = (self._clock.monotonic_s() - begin_s) * 1000
+            took_ms = round((self._clock.monotonic_s() - begin_s) * 1000, 1)
             step = CheckStep(self.name, CheckState.PASSED, target=request.judge, took_ms=took_ms)
             new = () if protocol is first else (protocol,)
             return Finding(step=step, sightings=(found,), protocols=new, https=True)

@@ -32,6 +32,7 @@ COLUMNS: Final = (
     "failure",
 )
 _TOP_REASONS: Final = 5
+_SHOW_EVERY_S: Final = 0.1
 
 
 @click.command()
@@ -156,7 +157,7 @@ async def _check(
     summary = Summary(len(reading.candidates), reading.why_nothing)
     if not summary.planned:
         return summary
-    started_s = time.monotonic()
+    started_s, shown_s = time.monotonic(), float("-inf")
     async with (
         app.open_checker(settings, protocol=protocol) as checker,
         aclosing(checker.check(reading.candidates)) as verdicts,
@@ -164,15 +165,21 @@ async def _check(
         async for _, verdict in verdicts:
             summary.add(verdict)
             show(verdict)
-            bar.update(
-                Progress(
-                    planned=summary.planned,
-                    checked=summary.checked,
-                    working=summary.working,
-                    elapsed_s=time.monotonic() - started_s,
-                )
-            )
+            elapsed_s = time.monotonic() - started_s
+            if elapsed_s - shown_s >= _SHOW_EVERY_S:
+                shown_s = elapsed_s
+                bar.update(_progress(summary, elapsed_s))
             if want is not None and summary.working >= want:
                 summary.stopped = summary.checked < summary.planned
                 break
+    bar.update(_progress(summary, time.monotonic() - started_s))
     return summary
+
+
+def _progress(summary: Summary, elapsed_s: float) -> Progress:
+    return Progress(
+        planned=summary.planned,
+        checked=summary.checked,
+        working=summary.working,
+        elapsed_s=elapsed_s,
+    )

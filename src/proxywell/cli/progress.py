@@ -7,6 +7,7 @@ showing never reaches the work that is shown.
 from __future__ import annotations
 
 import sys
+from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 FIRST_INTERVAL_S: Final = 2.0
 LONGEST_INTERVAL_S: Final = 60.0
 RATE_WINDOW_S: Final = 5.0
+STALLED_SHARE: Final = 0.25  # of the mean rate so far; below it the rate foretells nothing
 
 
 class View(Protocol):
@@ -154,14 +156,15 @@ class Rate:
     """Candidates settled per second over the last seconds."""
 
     def __init__(self) -> None:
-        self._samples: list[tuple[float, int]] = []
+        self._samples: deque[tuple[float, int]] = deque()
 
     def add(self, progress: Progress) -> None:
         """Take one look's figures into account; looks come in the order of time."""
-        self._samples.append((progress.elapsed_s, progress.checked))
+        samples = self._samples
+        samples.append((progress.elapsed_s, progress.checked))
         start_s = progress.elapsed_s - RATE_WINDOW_S
-        old = sum(1 for elapsed_s, _ in self._samples if elapsed_s < start_s)
-        del self._samples[: max(0, old - 1)]
+        while len(samples) > 1 and samples[1][0] < start_s:
+            samples.popleft()
 
     @property
     def per_s(self) -> float | None:
@@ -203,6 +206,8 @@ def _ending(progress: Progress, per_s: float | None) -> str:
     if open_items <= 0 or not per_s:
         return at_most if open_items > 0 else ""
     left_s = open_items / per_s
+    if per_s * progress.elapsed_s < progress.checked * STALLED_SHARE:
+        return at_most  # the last ones wait for time-outs side by side: no rate tells the end
     if bound_left_s is not None and left_s >= bound_left_s:
         return at_most
     bound = "" if bound_left_s is None else f" (at most {clock(bound_left_s)})"

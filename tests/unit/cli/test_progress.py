@@ -140,3 +140,9 @@ def test_the_rate_keeps_few_looks_and_never_divides_by_nothing(gaps: list[float]
         rate.add(at(elapsed_s, number))
     assert rate.per_s is None or rate.per_s >= 0
     assert LONGEST_INTERVAL_S > 0
+
+
+def test_the_end_is_not_foretold_while_the_last_ones_wait_for_their_time_outs() -> None:
+    late = Progress(planned=40_000, checked=36_000, elapsed_s=184.0, bound_s=2_400.0)
+    assert "about" not in figures(late, per_s=3.0)
+    assert "about" in figures(late, per_s=100.0)
