@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
+from proxywell.errors import NoJudgeError
 from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.failure import Blame, FailureKind
@@ -72,6 +73,8 @@ class Habits:
     deadly: frozenset[int] = frozenset()
     raises: frozenset[int] = frozenset()
     hangs: frozenset[int] = frozenset()
+    no_judge: bool = False
+    crashes: bool = False
 
     def factory(self) -> Callable[[], AbstractAsyncContextManager[CandidateChecker]]:
         return partial(fake_checker, self)
@@ -134,6 +137,10 @@ class FakeChecker:
 
 @asynccontextmanager
 async def fake_checker(habits: Habits) -> AsyncIterator[CandidateChecker]:
+    if habits.no_judge:
+        raise NoJudgeError("no judge answers; name one with --judge")
+    if habits.crashes:
+        os._exit(7)
     checker = FakeChecker(habits)
     try:
         yield checker

@@ -76,7 +76,7 @@ def test_a_job_that_is_not_there_names_the_nearest_one(
 def test_cancel_closes_the_job_and_the_report_balances(
     capsys: pytest.CaptureFixture[str], job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proxywell.app, "job_room", looking_room, raising=False)
+    monkeypatch.setattr(proxywell.app, "job_room", looking_room)
     status, out, _ = job(capsys, "cancel", job_id, "--output", "json")
     report: dict[str, Any] = json.loads(out)
     assert status == 0
@@ -89,7 +89,7 @@ def test_cancel_closes_the_job_and_the_report_balances(
 def test_a_wait_that_meets_its_bound_leaves_the_job_open(
     capsys: pytest.CaptureFixture[str], job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proxywell.app, "job_room", looking_room, raising=False)
+    monkeypatch.setattr(proxywell.app, "job_room", looking_room)
     status, out, _ = job(capsys, "wait", job_id, "--deadline-s", "1", "--output", "json")
     report: dict[str, Any] = json.loads(out)
     assert (status, report["outcome"], report["items"]["pending"]) == (4, "timed_out", 150)

@@ -4,10 +4,11 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from proxywell.config.schema import RefreshSettings
-from proxywell.errors import UnknownJobError
+from proxywell.errors import ProxywellError, UnknownJobError
 from proxywell.model.progress import Progress
 from proxywell.model.report import GivenUpWhy, Outcome, RefreshReport
 from proxywell.refresh.report import Dossier
@@ -63,7 +64,7 @@ def test_a_job_checks_everybody_and_balances(tmp_path: Path, workers: int) -> No
 def test_deferred_candidates_are_checked_again_by_patient_chunks(tmp_path: Path) -> None:
     pool = FakePool()
     with room(tmp_path, pool, Habits(deferred=3)) as refresh:
-        job_id = refresh.create(candidates(900), Dossier())
+        job_id = refresh.create(candidates(900), Dossier(), size=100)
         report = refresh.wait_for(job_id)
     assert report.outcome is Outcome.COMPLETE
     assert balanced(report)
@@ -216,3 +217,34 @@ def test_a_limit_plans_only_so_many(tmp_path: Path) -> None:
     with room(tmp_path, FakePool()) as refresh:
         report = refresh.wait_for(refresh.create(candidates(500), Dossier(), limit=120))
     assert report.items.planned == report.candidates.planned == 120
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_checker_that_cannot_start_is_said_and_the_job_is_closed(
+    tmp_path: Path, workers: int
+) -> None:
+    with room(tmp_path, FakePool(), Habits(no_judge=True), workers=workers) as refresh:
+        job_id = refresh.create(candidates(300), Dossier())
+        with pytest.raises(ProxywellError, match="no judge answers") as error:
+            refresh.wait_for(job_id)
+        report = refresh.report(job_id)
+    assert error.value.exit_status == 1
+    assert report.outcome is Outcome.FAILED
+    assert "no judge answers" in (report.reason or "")
+    assert balanced(report)
+
+
+def test_workers_that_end_before_they_work_do_not_spin_until_the_deadline(tmp_path: Path) -> None:
+    with room(tmp_path, FakePool(), Habits(crashes=True), workers=2) as refresh:
+        job_id = refresh.create(candidates(300), Dossier())
+        with pytest.raises(ProxywellError, match="status 7"):
+            refresh.wait_for(job_id, bound_s=60)
+        assert refresh.report(job_id).outcome is Outcome.FAILED
+
+
+def test_what_the_caller_keeps_with_the_job_comes_back(tmp_path: Path) -> None:
+    extra = msgspec.Raw(b'{"judges":["azenv:http://judge/"]}')
+    with room(tmp_path, FakePool()) as refresh:
+        job_id = refresh.create(candidates(3), Dossier(extra=extra))
+    with room(tmp_path, FakePool()) as later:
+        assert bytes(later.dossier(job_id).extra) == bytes(extra)

@@ -51,6 +51,7 @@ class RefreshRoom:
         make_checker: Makes the checker of one worker, inside its loop; picklable for more
             than one worker. None: this process only looks, it never works.
         workers: Processes that check; 1 checks in this process, on a thread.
+        prepare_child: What a child process does first (where its remarks go, ...); picklable.
         clock: The time, for people.
 
     Raises:
@@ -65,6 +66,7 @@ class RefreshRoom:
         sink: VerdictSink | None,
         make_checker: CheckerFactory | None = None,
         workers: int = 1,
+        prepare_child: Callable[[], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._state_dir = state_dir
@@ -72,6 +74,7 @@ class RefreshRoom:
         self._sink = sink
         self._make_checker = make_checker
         self._workers = workers
+        self._prepare_child = prepare_child
         self._clock = clock or SystemClock()
         self._ledger: Ledger = open_ledger(state_dir)
 
@@ -281,6 +284,7 @@ class RefreshRoom:
                 workers=self._workers,
                 terms=ShiftTerms(self._settings.beat_s, self._settings.shift_s),
                 lease_s=job.terms.lease_s,
+                prepare_child=self._prepare_child,
             )
         return Carrier(
             job,
@@ -306,7 +310,11 @@ class RefreshRoom:
                 emit(JobLeftOpen(job_id=job_id))
                 return
             self._ledger.cancel(job_id, GivenUpWhy.CANCELLED, "failed", str(error))
-            self._carrier(job_id, work=False).wait(Until.FINALISED, FINAL_S)
+            closing = self._carrier(job_id, work=False)
+            try:
+                closing.wait(Until.FINALISED, FINAL_S)
+            finally:
+                closing.stop()
 
     def _reported(self, job_id: str, until: Until, end: WaitEnd) -> RefreshReport:
         report = self.report(job_id)

@@ -28,6 +28,7 @@ from proxywell.telemetry.events import WorkerEnded, emit
 STOP_S = 10.0  # from TERM to KILL; a drain takes well under a second
 _BACK_OFF_FIRST_S = 0.1
 _BACK_OFF_MOST_S = 5.0
+BARREN_MAX = 5
 _STEADY_S = 10.0  # a child that lived so long starts with a short back-off again
 _LOOK_S = 0.25
 
@@ -57,6 +58,7 @@ class LocalEngine:
         workers: How many; at least 1.
         terms: Of their shifts.
         lease_s: Of the job's chunks.
+        prepare_child: What a child process does first (where its remarks go, ...); picklable.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class LocalEngine:
         workers: int,
         terms: ShiftTerms,
         lease_s: float,
+        prepare_child: Callable[[], None] | None = None,
     ) -> None:
         self._job_id = job_id
+        self._prepare_child = prepare_child
         self._state_dir = state_dir
         self._make_checker = make_checker
         self._workers = workers
@@ -164,7 +168,8 @@ class LocalEngine:
             return
         if child.process is None:
             if time.monotonic() >= child.start_s:
-                child.spawn(self._post(f"{child.number}.{child.serial}"), self._make_checker)
+                post = self._post(f"{child.number}.{child.serial}")
+                child.spawn(post, self._make_checker, self._prepare_child)
             return
         code = child.process.exitcode
         if code is None:
@@ -180,23 +185,24 @@ class LocalEngine:
             self._failure = told
             return
         child.back_off()
-        self._report_death(child, code, ledger)
-
-    def _report_death(self, child: _Child, code: int, ledger: Ledger) -> None:
-        """Take its leases back at once: we saw it die, nobody needs to wait for silence."""
-        emit(
-            WorkerEnded(
-                job_id=self._job_id,
-                holder=child.holder,
-                how=f"signal {-code}" if code < 0 else f"status {code}",
-                restart_s=max(0.0, child.start_s - time.monotonic()),
+        how = f"signal {-code}" if code < 0 else f"status {code}"
+        child.barren = 0 if self._take_back(child, how, ledger) else child.barren + 1
+        if child.barren >= BARREN_MAX:
+            self._failure = WorkerFailedError(
+                f"worker processes end before they hold any work ({how}, {BARREN_MAX} in a row);"
+                " run with --workers 1 to see why"
             )
-        )
+
+    def _take_back(self, child: _Child, how: str, ledger: Ledger) -> int:
+        """Take its leases back at once: we saw it die. How many chunks it held."""
+        restart_s = max(0.0, child.start_s - time.monotonic())
+        emit(WorkerEnded(job_id=self._job_id, holder=child.holder, how=how, restart_s=restart_s))
         leases = ledger.leases(self._job_id)
         held = [(lease.chunk_id, lease.token) for lease in leases if lease.holder == child.holder]
         if held:
             ledger.expire(self._job_id, held)
         self._bell.ring()
+        return len(held)
 
 
 class _Child:
@@ -208,19 +214,22 @@ class _Child:
         self.holder = ""
         self.process: SpawnProcess | None = None
         self.finished = False
+        self.barren = 0  # deaths in a row that cost no chunk: it never came to work
         self.start_s = 0.0
         self._born_s = 0.0
         self._pause_s = _BACK_OFF_FIRST_S
         self._words: Connection | None = None
 
-    def spawn(self, post: Post, make_checker: CheckerFactory) -> None:
+    def spawn(
+        self, post: Post, make_checker: CheckerFactory, prepare: Callable[[], None] | None
+    ) -> None:
         """Start a process here."""
         context = multiprocessing.get_context("spawn")
         self._words, told = context.Pipe(duplex=False)
         self.holder = post.worker.holder
         self.process = context.Process(
             target=child_main,
-            args=(post, make_checker, os.getpid(), told),
+            args=(post, make_checker, prepare, os.getpid(), told),
             name=f"proxywell worker {self.number}",
             daemon=True,
         )

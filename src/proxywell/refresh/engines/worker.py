@@ -95,7 +95,13 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-def child_main(post: Post, make_checker: CheckerFactory, parent: int, tell: Connection) -> None:
+def child_main(
+    post: Post,
+    make_checker: CheckerFactory,
+    prepare: Callable[[], None] | None,
+    parent: int,
+    tell: Connection,
+) -> None:
     """Be a child process: loop, reactor and connections are made here, after the fork.
 
     Ends with the parent, whatever ends it: by the kernel's signal where there is one, and by
@@ -107,6 +113,8 @@ def child_main(post: Post, make_checker: CheckerFactory, parent: int, tell: Conn
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     try:
+        if prepare is not None:
+            prepare()
         run_loop(_child(post, make_checker))
     except ProxywellError as error:
         with contextlib.suppress(OSError):
