@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from random import SystemRandom
-from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -29,6 +27,7 @@ from proxywell.model.report import RefreshReport
 from proxywell.model.verdict import Verdict
 from proxywell.net.fetch import Route, get
 from proxywell.net.guard import Guard
+from proxywell.net.loop import run
 from proxywell.pool.lookup import endpoint_of
 from proxywell.pool.pool import Pool
 from proxywell.pool.selection import MemberFilter, NothingFits
@@ -42,22 +41,10 @@ from proxywell.sources.reader import SourceReader, SourceReading
 from proxywell.sources.yields import YieldBook, resting_s
 from proxywell.telemetry.events import JobNamed, emit
 
-T = TypeVar("T")
-
 SOURCES_DIR = "sources"  # last good copies, in the state directory
 FETCH_TRIES = 3
 READ_MAX_S = 120.0  # all sources together; each has its own shorter limit
 _CLOCK = SystemClock()
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end on the quickest event loop that this system has."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(work)
 
 
 async def read_candidates(

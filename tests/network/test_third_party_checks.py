@@ -17,6 +17,7 @@ from proxywell.judge.server import JudgeServer, Listen
 from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.verdict import JudgeTrust, Verdict
+from proxywell.net import loop
 from tests.network.third_party import PEERS, Peer, running
 
 AUTHORITY = trustme.CA()
@@ -62,7 +63,7 @@ def test_the_verdict_is_what_the_manual_says(peer: Peer) -> None:
         home = Path(place)
         home.chmod(0o755)
         with running(peer, program, home) as port:
-            verdicts = app.run(verdicts_on(peer, port, home))
+            verdicts = loop.run(verdicts_on(peer, port, home))
     assert len(verdicts) == 3
     for verdict in verdicts:
         assert verdict.working, verdict

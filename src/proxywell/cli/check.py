@@ -20,6 +20,7 @@ from proxywell.errors import UsageError
 from proxywell.model.endpoint import Protocol
 from proxywell.model.progress import Progress
 from proxywell.model.verdict import Verdict
+from proxywell.net import loop
 
 COLUMNS: Final = (
     "proxy",
@@ -79,11 +80,9 @@ def check(
         output = Output.TXT
     if not files and sys.stdin.isatty():
         raise UsageError("no candidates: name a file, a URL, or - and type them in")
-    from proxywell import app
-
     only = None if protocol == "auto" else Protocol(protocol)
     with Rows(output, COLUMNS, line=line) as rows, progress_bar() as bar:
-        summary = app.run(
+        summary = loop.run(
             _check(
                 settings,
                 files or ("-",),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import ssl
-from collections.abc import Coroutine
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import rich_click as click
 from msgspec import Struct
@@ -18,6 +15,7 @@ from proxywell.cli.options import Output, output_option, settings_option
 from proxywell.cli.output import show_object
 from proxywell.config.schema import Settings
 from proxywell.errors import UsageError
+from proxywell.net import loop
 
 _DEFAULT_PLACE = "127.0.0.1:8085"
 
@@ -121,7 +119,7 @@ def serve(
     elif cert_file is not None:
         raise UsageError("--cert is of use with --https HOST:PORT only; name where to listen")
 
-    async def run() -> None:
+    async def serving() -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -143,7 +141,7 @@ def serve(
             show_object(offer, output, _words)
             await stop.wait()
 
-    _run_on_the_quickest_loop(run())
+    loop.run(serving())
 
 
 def _tls(
@@ -202,13 +200,3 @@ def _words(offer: Offer) -> str:
     if any(wildcard in url for url in offer.urls for wildcard in ("//0.0.0.0:", "//[::]:")):
         lines += ["", "with this machine's name or address in place of 0.0.0.0 or [::]"]
     return "\n".join(lines)
-
-
-def _run_on_the_quickest_loop(main: Coroutine[Any, Any, None]) -> None:
-    factory = None
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(main)

@@ -11,6 +11,7 @@ import msgspec
 import rich_click as click
 
 from proxywell.cli.options import Output, output_option, place_options
+from proxywell.net import loop
 
 
 @click.group()
@@ -65,7 +66,7 @@ def serve(
     del config_file, state_dir  # every command takes them; the lab keeps no state
     profile = load_profile(profile_name)
 
-    async def run() -> None:
+    async def serving() -> None:
         from proxywell.lab.lab import Lab
 
         stop = asyncio.Event()
@@ -83,15 +84,4 @@ def serve(
         for name, value in msgspec.to_builtins(offer).items():
             click.echo(f"{name}: {msgspec.json.encode(value).decode()}")
 
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(run())
-
-
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
-    """The loop of uvloop where it is installed; half the cost of a proxied request."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    loop: type[asyncio.AbstractEventLoop] = uvloop.Loop
-    return loop
+    loop.run(serving())

@@ -16,10 +16,11 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from proxywell.errors import ProxywellError
+from proxywell.net.loop import run
 from proxywell.refresh.bell import DatagramBell, Role
 from proxywell.refresh.books import Worker
 from proxywell.refresh.engines.node import Pulse, node_name
-from proxywell.refresh.engines.worker import CheckerFactory, Post, child_main, run_loop, work
+from proxywell.refresh.engines.worker import CheckerFactory, Post, child_main, work
 from proxywell.refresh.ledgers.sqlite import open_ledger
 from proxywell.refresh.ports import Ledger
 from proxywell.refresh.shift import ShiftTerms
@@ -125,7 +126,7 @@ class LocalEngine:
 
     def _be_worker(self) -> None:
         try:
-            run_loop(self._worker())
+            run(self._worker())
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             self._failure = error
 

@@ -9,16 +9,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from proxywell.errors import ProxywellError
+from proxywell.net.loop import run
 from proxywell.refresh.bell import DatagramBell, Role
 from proxywell.refresh.books import Worker
 from proxywell.refresh.ledgers.sqlite import open_ledger
@@ -83,18 +84,6 @@ async def _pass_on(leaving: asyncio.Event, shift: Shift) -> None:
     shift.leave()
 
 
-def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on uvloop where it is installed, else on asyncio's own loop."""
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        factory = None
-    else:
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
-
-
 def child_main(
     post: Post,
     make_checker: CheckerFactory,
@@ -102,7 +91,7 @@ def child_main(
     parent: int,
     tell: Connection,
 ) -> None:
-    """Be a child process: loop, reactor and connections are made here, after the fork.
+    """Be a child process: loop, reactor and connections are made here.
 
     Ends with the parent, whatever ends it: by the kernel's signal where there is one, and by
     looking who the parent is. SIGTERM drains. SIGINT is the parent's business.
@@ -115,7 +104,7 @@ def child_main(
     try:
         if prepare is not None:
             prepare()
-        run_loop(_child(post, make_checker))
+        run(_child(post, make_checker))
     except ProxywellError as error:
         with contextlib.suppress(OSError):
             tell.send_bytes(f"{error.exit_status}{error}".encode())
