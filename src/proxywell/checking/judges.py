@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from proxywell.checking.control import ControlLine
@@ -127,12 +126,7 @@ class Judges:
         await self.start(self._clock.monotonic_s() + 2 * TIMEOUT_S)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop asking."""
         await self.close()
 

@@ -32,11 +32,13 @@ from proxywell.config.places import make_ready, state_directory
 from proxywell.config.schema import Settings
 from proxywell.errors import ProxywellError, StateError
 from proxywell.net.guard import Guard
+from proxywell.pool import store as pool_file
+from proxywell.refresh.ledgers import sqlite as ledger_file
 
 SPACE_LOW_BYTES: Final = 200 * 2**20
 SPACE_OUT_BYTES: Final = 20 * 2**20
 STORE_CHECK_S: Final = 5.0
-STORES: Final = ("ledger.sqlite", "pool.sqlite")
+STORES: Final = (ledger_file.FILE_NAME, pool_file.FILE_NAME)
 RESERVED_FILES: Final = 64  # standard streams, stores, event loop, judges, lists being read
 JUDGE_PATIENCE_S: Final = 5.0
 SQLITE_STEPS_BETWEEN_LOOKS: Final = 10_000

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
 from proxywell.model.progress import Progress
@@ -30,12 +29,7 @@ class View(Protocol):
         """Start to show."""
         ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Show the last figures once more and stop; works twice."""
         ...
 
@@ -66,12 +60,7 @@ class _Guarded:
     def __enter__(self) -> _Guarded:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._attempt(last=True)
 
     def update(self, progress: Progress) -> None:

@@ -9,7 +9,6 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from msgspec import Struct
@@ -125,12 +124,7 @@ class JudgeServer:
         self._sweeper = asyncio.create_task(self._sweep())
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop, within two seconds."""
         await self.close()
 
