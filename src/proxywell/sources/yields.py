@@ -7,7 +7,9 @@ else, and it is replaced as a whole, under a lock, once a job.
 
 from __future__ import annotations
 
+import errno
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,8 @@ PRIOR_CHECKS = 50.0  # so many checks weigh as much as that belief
 BARREN_CHECKS = 20  # fewer say nothing about a source
 INTERVAL_MIN_S = 900.0
 INTERVAL_MAX_S = 86_400.0
+LOCK_WAIT_S = 2.0  # a process that was stopped in the middle must not stop others for good
+_LOCK_LOOK_S = 0.01
 
 
 class SourceYield(Struct, frozen=True):
@@ -170,12 +174,25 @@ def resting_s(known: Mapping[str, SourceYield], spec: SourceSpec) -> float:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a file's lock; it is held for milliseconds, and ends with its process."""
+    """Hold a file's lock; it is held for milliseconds, and ends with its process.
+
+    Raises:
+        TimeoutError: Another process held it all the time that we wait.
+    """
     with path.open("ab") as file:
         try:
             import fcntl  # noqa: PLC0415 - not on every system
         except ImportError:
             yield
             return
-        fcntl.flock(file, fcntl.LOCK_EX)
+        until_s = time.monotonic() + LOCK_WAIT_S
+        while True:  # ends with the lock, or at until_s
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until_s:
+                    held = f"another process has held {path.name} for {LOCK_WAIT_S:g} s"
+                    raise TimeoutError(errno.ETIMEDOUT, held) from error
+                time.sleep(_LOCK_LOOK_S)
         yield

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -167,18 +167,18 @@ def test_the_book_remembers_between_processes_and_survives_damage(tmp_path: Path
     assert set(YieldBook(directory).known()) == {"b"}
 
 
-def test_two_jobs_that_end_at_once_lose_nothing(tmp_path: Path) -> None:
-    def record(n: int) -> None:
-        YieldBook(tmp_path).record({"a": GOOD, f"s{n}": BAD}, now_s=5)
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(record, range(40)))
-    known = YieldBook(tmp_path).known()
-    assert len(known) == 41
-    assert known["a"].rounds == 40
-
-
 def test_a_book_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StateError, match=r"cannot be kept in .*; mend that"):
         YieldBook(tmp_path / "file").record({"a": GOOD}, now_s=5)
+
+
+def test_a_book_that_another_process_never_lets_go_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxywell.sources.yields.LOCK_WAIT_S", 0.0)
+    with (tmp_path / "yields.lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StateError, match=r"another process has held yields.lock for 0 s"):
+            YieldBook(tmp_path).record({"a": GOOD}, now_s=5)
+    YieldBook(tmp_path).record({"a": GOOD}, now_s=5)
