@@ -20,7 +20,7 @@ from proxywell.checking.ports import (
     Finding,
     JudgeRequest,
     Panel,
-    ProbeResult,
+    ProbeReport,
     Sighting,
     Stream,
 )
@@ -48,10 +48,10 @@ class DialledSubject:
         self.candidate = Candidate(Endpoint("127.0.0.1", port))
         self.panel = panel
         sighting = Sighting("127.0.0.1", (), "1.1", JudgeTrust.SIGNED)
-        self.first = ProbeResult(first, None, sighting=sighting)
+        self.first = ProbeReport(first, None, sighting=sighting)
         self.examined: Examined = ()
 
-    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeResult:
+    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeReport:
         raise AssertionError("the https inspection asks nothing in the clear")
 
     async def tunnel(self, protocol: Protocol, host: str, port: int) -> Stream | FailureKind:

@@ -123,7 +123,7 @@ class PauseIsALoss(LedgerRules):
         self.job.seen_s = self.now_s
 
 
-class DeadNodeIsBlamed(LedgerRules):
+class LostNodeIsBlamed(LedgerRules):
     def _reap(self, lost: Sequence[ChunkRow], alive: frozenset[str]) -> None:
         super()._reap(lost, frozenset(chunk.node for chunk in lost))
 
@@ -163,7 +163,7 @@ MUTANTS: tuple[type[LedgerRules], ...] = (
     NeverClosesOnSubmit,
     CountsTwice,
     PauseIsALoss,
-    DeadNodeIsBlamed,
+    LostNodeIsBlamed,
     AnyoneFinalises,
     FinalisesAgain,
     AttemptsNeverEnd,

@@ -21,8 +21,6 @@ LONG_FUNCTIONS: dict[str, str] = {}
 # STYLE, section 4: words that blur. `task` is only the event loop's and Celery's own.
 BLURRED = frozenset({"alive", "dead", "batch", "task", "tasks", "result", "results"})
 BLURRED_ALLOWED: dict[str, str] = {
-    "ProbeResult": "what one probe gave, before anything is a verdict",
-    "DeadNodeIsBlamed": "of a worker's node, never of a proxy",
     "alive": "of a worker's node, never of a proxy",
     "alive_s": "of a worker's node, never of a proxy",
 }

@@ -12,7 +12,7 @@ from proxywell.checking.ports import (
     Finding,
     Inspection,
     JudgeRequest,
-    ProbeResult,
+    ProbeReport,
     Sighting,
     Subject,
 )
@@ -111,7 +111,7 @@ class SecondRequest:
                 return None
             await asyncio.sleep(_POLL_S)
 
-    async def _failed(self, subject: Subject, request: JudgeRequest, probe: ProbeResult) -> Finding:
+    async def _failed(self, subject: Subject, request: JudgeRequest, probe: ProbeReport) -> Finding:
         kind = probe.failure or FailureKind.INTERNAL
         if kind.blame is not Blame.PROXY:
             return self._open(kind.value, request.judge, kind)
@@ -261,7 +261,7 @@ def _sightings(subject: Subject) -> tuple[Sighting, ...]:
     return (*(() if first is None else (first,)), *later)
 
 
-def _pushed_back(probe: ProbeResult) -> bool:
+def _pushed_back(probe: ProbeReport) -> bool:
     return (
         probe.failure is FailureKind.HTTP_STATUS
         and probe.detail == _TOO_MANY_REQUESTS

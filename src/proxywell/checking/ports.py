@@ -158,7 +158,7 @@ class Panel(Port):
         ...
 
 
-class ProbeResult(Struct, frozen=True, gc=False):
+class ProbeReport(Struct, frozen=True, gc=False):
     """One protocol tried on one candidate.
 
     Attributes:
@@ -237,7 +237,7 @@ class Subject(Port):
         ...
 
     @property
-    def first(self) -> ProbeResult:
+    def first(self) -> ProbeReport:
         """The stage 1 probe that passed."""
         ...
 
@@ -251,7 +251,7 @@ class Subject(Port):
         """What earlier inspections of this check found, in their order."""
         ...
 
-    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeResult:
+    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeReport:
         """One more plain request through the proxy, on the reactor."""
         ...
 

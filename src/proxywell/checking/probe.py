@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol as Port
 
-from proxywell.checking.ports import JudgeRequest, ProbeResult, Sighting
+from proxywell.checking.ports import JudgeRequest, ProbeReport, Sighting
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.failure import FailureKind
 from proxywell.net.conversation import Conversation
@@ -62,7 +62,7 @@ class Probe(Conversation):
         sighting: What the judge saw, if the answer was believed.
         tunnel: The handshake was completed; for a forwarded request it counts as soon as the
             answer is HTTP.
-        connect_ms, latency_ms: As in ProbeResult.
+        connect_ms, latency_ms: As in ProbeReport.
         took_ms: From the connect's begin to the probe's end.
     """
 
@@ -111,9 +111,9 @@ class Probe(Conversation):
         self.latency_ms: float | None = None
         self.took_ms = 0.0
 
-    def outcome(self) -> ProbeResult:
+    def outcome(self) -> ProbeReport:
         """Give the probe as a value, once it is over."""
-        return ProbeResult(
+        return ProbeReport(
             protocol=self.protocol,
             failure=self.kind,
             detail=self.detail,

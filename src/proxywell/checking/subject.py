@@ -10,7 +10,7 @@ from proxywell.checking.ports import (
     Finding,
     JudgeRequest,
     Panel,
-    ProbeResult,
+    ProbeReport,
     Stream,
 )
 from proxywell.checking.probe import Probe
@@ -32,7 +32,7 @@ class CheckedSubject:
     """
 
     def __init__(
-        self, checker: Checker, candidate: Candidate, host: str, first: ProbeResult, panel: Panel
+        self, checker: Checker, candidate: Candidate, host: str, first: ProbeReport, panel: Panel
     ) -> None:
         self._checker = checker
         self._host = host
@@ -46,7 +46,7 @@ class CheckedSubject:
         """What earlier inspections found, in their order."""
         return tuple(self.findings)
 
-    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeResult:
+    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeReport:
         """One more plain request; ends at the checker's hard times."""
         waiting = _WaitingProbe(self._checker)
         probe = Probe(
@@ -86,7 +86,7 @@ class _WaitingProbe:
 
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
-        self.outcome: asyncio.Future[ProbeResult] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[ProbeReport] = asyncio.get_running_loop().create_future()
 
     def next_request(self) -> JudgeRequest | None:
         """Never asked: the probe has its request."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from proxywell.checking.ports import Finding, ProbeResult, Sighting
+from proxywell.checking.ports import Finding, ProbeReport, Sighting
 from proxywell.checking.probe import Probe
 from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Endpoint, Protocol
@@ -150,7 +150,7 @@ class VerdictMaker:
     def examined(
         self,
         candidate: Candidate,
-        first: ProbeResult,
+        first: ProbeReport,
         findings: Sequence[Finding],
         checked_at: datetime,
         failure: FailureKind | None = None,
@@ -199,7 +199,7 @@ class VerdictMaker:
         )
 
     def _examined_steps(
-        self, first: ProbeResult, findings: Sequence[Finding]
+        self, first: ProbeReport, findings: Sequence[Finding]
     ) -> tuple[CheckStep, ...]:
         connect_ms, latency_ms = first.connect_ms or 0.0, first.latency_ms or 0.0
         target = None if first.request is None else first.request.judge

@@ -19,7 +19,7 @@ from proxywell.checking.ports import (
     Examined,
     Finding,
     JudgeRequest,
-    ProbeResult,
+    ProbeReport,
     Sighting,
     Stream,
 )
@@ -104,24 +104,24 @@ class ScriptedSubject:
         self.candidate = Candidate(Endpoint(host, 8080), hints)
         request = panel.request()
         assert request is not None
-        self.first = ProbeResult(
+        self.first = ProbeReport(
             first, None, sighting=seen or sighting(), request=request, latency_ms=10.0
         )
         self.examined: Examined = ()
         self.probed: list[Protocol] = []
 
-    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeResult:
+    async def probe(self, protocol: Protocol, request: JudgeRequest) -> ProbeReport:
         self.probed.append(protocol)
         outcome = self.rule(protocol, request.judge)
         match outcome:
             case Sighting():
-                return ProbeResult(
+                return ProbeReport(
                     protocol, None, sighting=outcome, request=request, latency_ms=12.0
                 )
             case (kind, detail):
-                return ProbeResult(protocol, kind, detail=detail, request=request)
+                return ProbeReport(protocol, kind, detail=detail, request=request)
             case kind:
-                return ProbeResult(protocol, kind, request=request)
+                return ProbeReport(protocol, kind, request=request)
 
     async def tunnel(self, protocol: Protocol, host: str, port: int) -> Stream | FailureKind:
         return FailureKind.CONNECT_REFUSED
