@@ -100,7 +100,10 @@ class Carrier:
 
     def _nobody_works(self, tick: Tick) -> bool:
         """Whether no main is there, once those are forgotten whose process is gone."""
-        bury(self._ledger, self._job_id)
+        try:
+            bury(self._ledger, self._job_id)
+        except LedgerBusyError:
+            return False  # seen again at the next tick
         return not tick.nodes or not self._ledger.nodes(self._job_id)
 
     def _collect(self) -> int:
