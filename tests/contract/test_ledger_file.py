@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,14 @@ def test_a_locked_ledger_is_said_and_the_step_can_be_repeated(
     other.execute("ROLLBACK")
     other.close()
     claim(ledger, ONE, "a")
+    ledger.close()
+
+
+def test_the_book_is_its_owners_alone_since_candidates_may_have_credentials(tmp_path: Path) -> None:
+    (tmp_path / "l").touch(0o644)
+    ledger = SqliteLedger(tmp_path / "l", clock=Clock())
+    create(ledger, 3)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("l*")} == {0o600}
     ledger.close()
 
 

@@ -12,9 +12,10 @@ from typing import Any, Final
 import rich_click as click
 
 from proxywell.cli.exit_codes import DONE, NOTHING_DONE
-from proxywell.cli.options import Output, output_option, setting_flag, settings_option
+from proxywell.cli.options import Output, loaded_option, output_option, setting_flag
 from proxywell.cli.output import Rows, template_line
 from proxywell.cli.progress import View, progress_bar
+from proxywell.config.loader import Loaded
 from proxywell.config.schema import Settings
 from proxywell.errors import UsageError
 from proxywell.model.endpoint import Protocol
@@ -56,10 +57,10 @@ _SHOW_EVERY_S: Final = 0.1
 @setting_flag("--allow-private", "network.allow_private")
 @setting_flag("--max-sockets", "checking.max_sockets")
 @output_option(Output.TABLE, Output.JSON, Output.JSONL, Output.CSV, Output.TXT)
-@settings_option
+@loaded_option
 def check(
     *,
-    settings: Settings,
+    loaded: Loaded,
     files: tuple[str, ...],
     want: int | None,
     show_all: bool,
@@ -84,7 +85,7 @@ def check(
     with Rows(output, COLUMNS, line=line) as rows, progress_bar() as bar:
         summary = loop.run(
             _check(
-                settings,
+                loaded.settings,
                 files or ("-",),
                 protocol=only,
                 want=want,

@@ -11,7 +11,7 @@ import rich_click as click
 
 from proxywell.cli import funnel
 from proxywell.cli.exit_codes import exit_status
-from proxywell.cli.options import Output, loaded_option, output_option, settings_option
+from proxywell.cli.options import Duration, Output, loaded_option, output_option, settings_option
 from proxywell.cli.output import show_object, show_rows
 from proxywell.cli.progress import progress_bar
 from proxywell.config.loader import Loaded
@@ -69,7 +69,7 @@ def show(loaded: Loaded, state_dir: Path, job_id: str, output: Output) -> None:
 
 @job.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--deadline-s", type=click.FloatRange(min=1), help="Wait no longer than this.")
+@click.option("--deadline-s", type=Duration(min=1), help="Wait no longer than this.")
 @output_option(Output.TABLE, Output.JSON)
 @settings_option
 def wait(

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
-from proxywell.cli.options import Output, output_option, place_options
+from proxywell.cli.options import Duration, Output, output_option, place_options
 from proxywell.net import loop
 
 
@@ -36,7 +36,7 @@ def lab() -> None:
     type=click.IntRange(1, 1_000_000),
     help="How many, instead of the profile's number.",
 )
-@click.option("--seconds", type=click.FloatRange(min=0), help="Stop by itself after so long.")
+@click.option("--seconds", type=Duration(min=0), help="Stop by itself after so long.")
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),

@@ -88,6 +88,7 @@ def program(arguments: list[str] | None = None) -> None:
     4 nothing done or the bound was met; 130 interrupted. A reader of stdout that leaves early
     (``| head``) has had enough: 0, and nothing is said.
     """
+    _fill_closed_streams()
     arguments, debug = _debug_first(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run(arguments)
@@ -98,6 +99,20 @@ def program(arguments: list[str] | None = None) -> None:
     except BaseException as error:  # noqa: BLE001 - the one place where all of them end
         status = _explain(error, debug)
     raise SystemExit(status)
+
+
+def _fill_closed_streams() -> None:
+    """Give a stream that the caller closed (``>&-``) an end that swallows.
+
+    Otherwise the next file opened, a database perhaps, would take its number and be written to
+    by whoever still thinks that it is a standard stream.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # ends: each round takes a number
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _run(arguments: list[str]) -> int:

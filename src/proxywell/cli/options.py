@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import typing
 from collections.abc import Callable
@@ -33,6 +34,19 @@ class Output(StrEnum):
     JSONL = "jsonl"
     CSV = "csv"
     TXT = "txt"
+
+
+class Duration(click.FloatRange):
+    """Seconds: a range of numbers without nan, which no bound holds, and without inf."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number; refused like any other that is out of range."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{seconds} is no number of seconds", param, ctx)
+        return seconds
 
 
 def output_option(*forms: Output) -> Callable[[F], F]:

@@ -9,7 +9,7 @@ import rich_click as click
 
 from proxywell.cli import funnel
 from proxywell.cli.exit_codes import NOTHING_DONE, exit_status
-from proxywell.cli.options import Output, output_option, setting_flag, settings_option
+from proxywell.cli.options import Duration, Output, output_option, setting_flag, settings_option
 from proxywell.cli.output import show_object
 from proxywell.cli.progress import progress_bar
 from proxywell.config.schema import Settings
@@ -44,7 +44,7 @@ from proxywell.model.report import RefreshReport
 )
 @setting_flag("--min-count", "refresh.min_count")
 @click.option("--want", type=click.IntRange(min=1), help="Stop as soon as so many work.")
-@click.option("--deadline-s", type=click.FloatRange(min=1), help="Stop after so many seconds.")
+@click.option("--deadline-s", type=Duration(min=1), help="Stop after so many seconds.")
 @setting_flag("--chunk-size", "refresh.chunk_size")
 @setting_flag("--max-sockets", "checking.max_sockets")
 @click.option("--limit", type=click.IntRange(min=1), help="Check at most so many candidates.")

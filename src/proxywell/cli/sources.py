@@ -10,7 +10,7 @@ from typing import Any
 import rich_click as click
 from msgspec import Struct
 
-from proxywell.cli.options import Output, loaded_option, output_option, setting_flag
+from proxywell.cli.options import Duration, Output, loaded_option, output_option, setting_flag
 from proxywell.cli.output import show_object, show_rows
 from proxywell.config.loader import Loaded
 from proxywell.errors import InputMissingError
@@ -80,7 +80,7 @@ def list_sources(loaded: Loaded, state_dir: Path, output: Output) -> None:
 @click.argument("place", metavar="FILE|URL|-")
 @click.option(
     "--deadline-s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Duration(min=0, min_open=True),
     default=600.0,
     show_default=True,
     help="Stop reading after so many seconds; a URL also ends by the limits of [sources].",

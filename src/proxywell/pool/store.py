@@ -177,6 +177,10 @@ class Store:
 
     def _open_connections(self) -> None:
         if self.read_only:
+            if self.path.parent.is_file():
+                raise StateError(
+                    f"state directory {self.path.parent} is a file; name a directory with --state"
+                )
             if not self.path.exists():
                 self._reader = self._connect(":memory:")
                 self._climb(self._reader)
@@ -311,7 +315,7 @@ class Store:
             copy = sqlite3.connect(target, isolation_level=None)
             try:
                 with self.reading() as reader:
-                    reader.backup(copy)
+                    _copy(reader, copy, target)
                 copy.execute("PRAGMA journal_mode=DELETE")  # one file, no companions
             finally:
                 copy.close()
@@ -387,6 +391,18 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.02)
         else:
             return
+
+
+def _copy(source: sqlite3.Connection, copy: sqlite3.Connection, target: Path) -> None:
+    """Copy all of a database; only what is written can find its disk full."""
+    try:
+        source.backup(copy)
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_FULL:
+            raise
+        raise DiskFullError(
+            f"{target} cannot be written: no space is left; make room, or name a file elsewhere"
+        ) from error
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

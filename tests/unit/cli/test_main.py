@@ -136,6 +136,13 @@ def test_a_command_that_only_looks_leaves_no_state_behind(run: Run, tmp_path: Pa
     assert not (tmp_path / "STATE").exists()
 
 
+def test_check_stores_nothing_so_it_needs_no_state_directory(run: Run, tmp_path: Path) -> None:
+    status, _, err = run("check", "absent.txt", "--state", str(tmp_path / "state"))
+    assert status == 2
+    assert "absent.txt" in err
+    assert not (tmp_path / "state").exists()
+
+
 def test_the_help_of_a_flag_comes_from_the_setting(run: Run) -> None:
     status, out, _ = run("probe", "--help")
     assert status == 0
@@ -152,6 +159,9 @@ def test_the_help_of_a_flag_comes_from_the_setting(run: Run) -> None:
         (["probe", "extra"], "unexpected extra argument"),
         (["probe", "--output", "xml"], "'xml' is not one of"),
         (["probe", "--config", "absent.toml"], "settings file absent.toml is not there"),
+        (["refresh", "--deadline-s", "nan"], "nan is no number of seconds"),
+        (["refresh", "--deadline-s", "inf"], "inf is no number of seconds"),
+        (["job", "wait", "a", "--deadline-s", "0.5"], "0.5 is not in the range x>=1"),
     ],
 )
 def test_wrong_use_is_one_sentence_and_status_2(run: Run, arguments: list[str], said: str) -> None:

@@ -182,6 +182,34 @@ def test_a_path_with_the_signs_of_a_uri_in_it_is_a_path(tmp_path: Path) -> None:
     assert file.is_file()
 
 
+def test_a_backup_onto_a_full_disk_names_the_copy_and_leaves_none(
+    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(sqlite3.Connection):
+        def backup(self, *_: object, **__: object) -> None:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *where, **how: connect(*where, factory=Full, **how)
+    )
+    target = tmp_path / "copy.sqlite"
+    with (
+        Pool.open(filled, PoolSettings(), SetClock(), read_only=True) as pool,
+        pytest.raises(DiskFullError, match=r"copy\.sqlite cannot be written: no space is left"),
+    ):
+        pool.back_up(target)
+    assert not target.exists()
+
+
+def test_a_state_directory_that_is_a_file_is_no_empty_pool(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(StateError, match="is a file; name a directory with --state"):
+        Pool.open(tmp_path / "state", PoolSettings(), SetClock(), read_only=True)
+
+
 def test_a_backup_opens_elsewhere_and_never_replaces_a_file(filled: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

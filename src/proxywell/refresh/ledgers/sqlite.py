@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -86,6 +86,7 @@ class SqliteLedger(RuledLedger):
         self._clock = clock
         self._boot = boot_id() if boot is None else boot
         self._rules = rules
+        _make_private(path)
         with self._sentences():
             self._db = sqlite3.connect(
                 path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
@@ -351,6 +352,14 @@ def open_ledger(state_dir: Path) -> SqliteLedger:
             " name another one with --state"
         ) from error
     return SqliteLedger(state_dir / FILE_NAME)
+
+
+def _make_private(path: Path) -> None:
+    """Make the file its owner's alone: candidates in it may have credentials."""
+    with suppress(OSError):  # what is wrong with the place is SQLite's to say, a moment later
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
 
 
 def _stages(blocks: Iterable[Block]) -> Iterator[list[Block]]:
