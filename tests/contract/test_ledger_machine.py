@@ -68,20 +68,21 @@ class LedgerMachine(RuleBasedStateMachine):
             self.held.append(Held(worker, claim))
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), bits=share)
-    def beat(self, data: st.DataObject, bits: int) -> None:
-        self.beat_of(self.pick(data), bits)
+    @rule(data=st.data(), bits=share, arrivals=st.sampled_from([1, 1, 2]))
+    def beat(self, data: st.DataObject, bits: int, arrivals: int) -> None:
+        self.beat_of(self.pick(data), bits, arrivals)
 
-    def beat_of(self, held: Held, bits: int) -> None:
+    def beat_of(self, held: Held, bits: int, arrivals: int = 1) -> None:
         claim, items = held.claim, held.some(bits)
         beats = [Beat(claim.chunk_id, claim.token, settled(items))]
         holder = held.worker.holder
-        answer = self.homes.speak(
-            holder,
-            claim.chunk_id,
-            claim.token,
-            lambda ledger: ledger.beat(JOB, held.worker, beats),
-        )
+        for _ in range(arrivals):  # a message may come twice
+            answer = self.homes.speak(
+                holder,
+                claim.chunk_id,
+                claim.token,
+                lambda ledger: ledger.beat(JOB, held.worker, beats),
+            )
         if answer != [BeatAnswer.STOP]:
             held.told(items)
             age_s = self.homes.clock.now_s - self.homes.chunks[claim.chunk_id].since_s
