@@ -281,7 +281,8 @@ def quiet_end(homes: Homes, *, bound_s: float = 300.0) -> None:
             assert answer in (SubmitAnswer.OK, SubmitAnswer.CLOSED)
             homes.check()
         if tick.job.state is not JobState.OPEN and homes.fin("claim", f"f{serial}") == "ok":
-            homes.fin("commit", f"f{serial}")
+            for token in ("stranger", f"f{serial}", f"f{serial}"):  # only the second one counts
+                homes.fin("commit", token)
         serial += 1
         homes.check()
     job = homes.job
