@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from random import SystemRandom
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -23,15 +23,12 @@ from proxywell.model.clock import SystemClock
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.member import PoolMember
 from proxywell.model.progress import Progress
-from proxywell.model.report import RefreshReport
+from proxywell.model.report import PoolChange, RefreshReport
 from proxywell.model.verdict import Verdict
-from proxywell.net.fetch import Route, get
 from proxywell.net.guard import Guard
 from proxywell.net.loop import run
 from proxywell.pool.lookup import endpoint_of
 from proxywell.pool.pool import Pool
-from proxywell.pool.selection import MemberFilter, NothingFits
-from proxywell.protocols.http import HttpAnswer
 from proxywell.refresh.report import Dossier
 from proxywell.refresh.run import RefreshRoom
 from proxywell.refresh.wait import Until
@@ -40,9 +37,10 @@ from proxywell.sources.harvesting import HarvestingSink
 from proxywell.sources.reader import SourceReader, SourceReading
 from proxywell.sources.yields import YieldBook, resting_s
 from proxywell.telemetry.events import JobNamed, emit
+from proxywell.telemetry.remarks import listen
 
 SOURCES_DIR = "sources"  # last good copies, in the state directory
-FETCH_TRIES = 3
+
 READ_MAX_S = 120.0  # all sources together; each has its own shorter limit
 _CLOCK = SystemClock()
 
@@ -277,6 +275,73 @@ def must_have_read(reading: SourceReading, specs: Sequence[SourceSpec]) -> None:
     raise NoSourceError(sentence) if fetched else InputMissingError(sentence)
 
 
+def check_in_processes(
+    settings: Settings,
+    candidates: list[Candidate],
+    *,
+    workers: int,
+    protocol: Protocol | None,
+    want: int | None,
+    tell: Callable[[Verdict], None],
+) -> None:
+    """Check candidates in several processes and tell each verdict as it comes; keep nothing.
+
+    It is a refresh job in a directory of its own, so a worker that dies costs no candidate.
+
+    Args:
+        settings: All settings.
+        candidates: Whom to check; emptied.
+        workers: Processes; from 2.
+        protocol: Try only this one; None: the ladder decides.
+        want: Stop as soon as so many work.
+        tell: Gets every verdict once, on this thread.
+
+    Raises:
+        NoJudgeError: No judge answers a direct request.
+        StateError: No temporary directory can be written.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="proxywell-check-") as place,
+        RefreshRoom(
+            Path(place),
+            settings.refresh,
+            sink=_Teller(tell),
+            make_checker=partial(open_checker, settings, protocol=protocol),
+            workers=workers,
+            prepare_child=_as_we_remark(settings),
+            announce=lambda _event: None,
+        ) as room,
+    ):
+        job_id = room.create(candidates, Dossier(workers=workers), want=want)
+        candidates.clear()
+        room.wait_for(job_id)
+
+
+class _Teller:
+    """A sink that keeps nothing: it tells every verdict once."""
+
+    def __init__(self, tell: Callable[[Verdict], None]) -> None:
+        self._tell = tell
+        self._told: set[int] = set()
+
+    def record(
+        self, job_id: str, epoch: int, verdicts: Iterable[tuple[int, Candidate, Verdict]]
+    ) -> None:
+        """See ``refresh.ports.VerdictSink``."""
+        for item, _, verdict in verdicts:
+            if item not in self._told:
+                self._told.add(item)
+                self._tell(verdict)
+
+    def seal(self, job_id: str, epoch: int) -> PoolChange:
+        """See ``refresh.ports.VerdictSink``."""
+        return PoolChange()
+
+    def sealed(self, job_id: str, epoch: int) -> PoolChange | None:
+        """See ``refresh.ports.VerdictSink``."""
+        return None
+
+
 async def _verdicts(
     settings: Settings, candidates: Sequence[Candidate]
 ) -> list[tuple[Candidate, Verdict]]:
@@ -305,6 +370,10 @@ def _sink(pool: Pool, book: YieldBook) -> HarvestingSink:
     return HarvestingSink(pool, book, known=pool.standing().keys(), clock=_CLOCK)
 
 
+def _as_we_remark(settings: Settings) -> Callable[[], None]:
+    return partial(listen, form=settings.log.format, level=settings.log.level)
+
+
 def _room(settings: Settings, state_dir: Path, sink: HarvestingSink, workers: int) -> RefreshRoom:
     return RefreshRoom(
         state_dir,
@@ -312,6 +381,7 @@ def _room(settings: Settings, state_dir: Path, sink: HarvestingSink, workers: in
         sink=sink,
         make_checker=partial(open_checker, settings),
         workers=workers,
+        prepare_child=_as_we_remark(settings),
     )
 
 
@@ -321,51 +391,3 @@ def _standing(pool: Pool, candidates: Sequence[Candidate]) -> dict[Endpoint, flo
         return {}
     endpoints = (candidate.endpoint for candidate in candidates)
     return {endpoint: standing[key] for endpoint in endpoints if (key := endpoint.key) in standing}
-
-
-def best_members(settings: Settings, state_dir: Path) -> list[PoolMember]:
-    """All members of the pool, best first.
-
-    Raises:
-        StateError: The pool cannot be read.
-    """
-    with Pool.open(state_dir, settings.pool, read_only=True) as pool:
-        return pool.members()
-
-
-class Fetched(Struct, frozen=True):
-    """An answer that came through a member of the pool."""
-
-    proxy: str
-    status: int
-    body: bytes
-
-
-def fetch_through_pool(settings: Settings, state_dir: Path, url: str) -> Fetched | None:
-    """Ask for a plain http URL through a member that selection chooses; a few are tried.
-
-    Returns:
-        None if the pool has no member that fits, or none of those tried got through.
-
-    Raises:
-        StateError: The pool cannot be read.
-    """
-    with Pool.open(state_dir, settings.pool, read_only=True) as pool:
-        chosen = pool.choose(MemberFilter(), FETCH_TRIES, SystemRandom().random)
-    if isinstance(chosen, NothingFits):
-        return None
-    for member in chosen:
-        if member.protocol is None:
-            continue
-        route = Route(
-            endpoint=endpoint_of(member.proxy),
-            protocol=member.protocol,
-            refusal=_guard(settings).refusal,
-            source_address=settings.checking.source_address,
-            connect_s=settings.checking.connect_hard_s,
-            answer_s=settings.checking.answer_hard_s,
-        )
-        answer = run(get(url, route))
-        if isinstance(answer, HttpAnswer):
-            return Fetched(member.proxy, answer.status, answer.body)
-    return None

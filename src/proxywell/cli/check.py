@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from proxywell.cli.progress import View, progress_bar
 from proxywell.config.loader import Loaded
 from proxywell.config.schema import Settings
 from proxywell.errors import UsageError
+from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Protocol
 from proxywell.model.progress import Progress
 from proxywell.model.verdict import Verdict
@@ -53,6 +54,13 @@ _SHOW_EVERY_S: Final = 0.1
     metavar="TEXT",
     help="A line for each verdict, such as '{{proxy}} {{exit_ip}} {{latency_ms}}'.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1, max=64),
+    default=1,
+    show_default=True,
+    help="Processes that check; 1 checks in this one.",
+)
 @setting_flag("--judge", "judges", metavar="KIND:URL")
 @setting_flag("--allow-private", "network.allow_private")
 @setting_flag("--max-sockets", "checking.max_sockets")
@@ -66,6 +74,7 @@ def check(
     show_all: bool,
     protocol: str,
     template: str | None,
+    workers: int,
     output: Output,
     **_places: Any,
 ) -> None:
@@ -81,38 +90,76 @@ def check(
         output = Output.TXT
     if not files and sys.stdin.isatty():
         raise UsageError("no candidates: name a file, a URL, or - and type them in")
+    from proxywell import app
+    from proxywell.sources.catalog import named_sources
+
+    settings = loaded.settings
     only = None if protocol == "auto" else Protocol(protocol)
+    specs = named_sources(files or ("-",))
+    reading = loop.run(app.read_candidates(settings, specs, cache_dir=None))
+    app.must_have_read(reading, specs)
+    candidates = reading.candidates
     with Rows(output, COLUMNS, line=line) as rows, progress_bar() as bar:
-        summary = loop.run(
-            _check(
-                loaded.settings,
-                files or ("-",),
+        summary = Summary(len(candidates), reading.why_nothing, _shower(rows, show_all), bar)
+        if workers > 1 and candidates:
+            app.check_in_processes(
+                settings,
+                candidates,
+                workers=workers,
                 protocol=only,
                 want=want,
-                show=_shower(rows, show_all),
-                bar=bar,
+                tell=summary.add,
             )
-        )
+        elif candidates:
+            loop.run(_check(settings, candidates, protocol=only, want=want, summary=summary))
+        summary.end()
     click.echo(summary.in_words(), err=True)
     raise SystemExit(DONE if summary.planned else NOTHING_DONE)
 
 
 class Summary:
-    """What became of the candidates of one call."""
+    """What became of the candidates of one call, shown as it comes.
 
-    def __init__(self, planned: int, reason: str | None) -> None:
+    Args:
+        planned: How many there are to check.
+        reason: Why there are none.
+        show: Prints a verdict.
+        bar: Shows how far it is.
+    """
+
+    def __init__(
+        self, planned: int, reason: str | None, show: Callable[[Verdict], None], bar: View
+    ) -> None:
         self.planned = planned
         self.reason = reason
         self.checked = self.working = 0
         self.failures: Counter[str] = Counter()
-        self.stopped = False
+        self._show, self._bar = show, bar
+        self._started_s, self._shown_s = time.monotonic(), float("-inf")
 
     def add(self, verdict: Verdict) -> None:
-        """Count one verdict."""
+        """Count and show one verdict."""
         self.checked += 1
         self.working += verdict.working
         if verdict.failure is not None:
             self.failures[verdict.failure.value] += 1
+        self._show(verdict)
+        now_s = time.monotonic()
+        if now_s - self._shown_s >= _SHOW_EVERY_S:
+            self._shown_s = now_s
+            self._bar.update(self._progress(now_s))
+
+    def end(self) -> None:
+        """Show the last figures."""
+        self._bar.update(self._progress(time.monotonic()))
+
+    def _progress(self, now_s: float) -> Progress:
+        return Progress(
+            planned=self.planned,
+            checked=self.checked,
+            working=self.working,
+            elapsed_s=now_s - self._started_s,
+        )
 
     def in_words(self) -> str:
         """One line for stderr."""
@@ -122,7 +169,7 @@ class Summary:
         if self.failures:
             reasons = self.failures.most_common(_TOP_REASONS)
             line += "; " + ", ".join(f"{kind} {count}" for kind, count in reasons)
-        return line + ("; stopped, as there were enough" if self.stopped else "")
+        return line + ("; stopped, as there were enough" if self.checked < self.planned else "")
 
 
 def _line(template: str | None) -> Callable[[Any], str]:
@@ -141,45 +188,19 @@ def _shower(rows: Rows, show_all: bool) -> Callable[[Verdict], None]:
 
 async def _check(
     settings: Settings,
-    places: Iterable[str],
+    candidates: list[Candidate],
     *,
     protocol: Protocol | None,
     want: int | None,
-    show: Callable[[Verdict], None],
-    bar: View,
-) -> Summary:
+    summary: Summary,
+) -> None:
     from proxywell import app
-    from proxywell.sources.catalog import named_sources
 
-    specs = named_sources(places)
-    reading = await app.read_candidates(settings, specs, cache_dir=None)
-    app.must_have_read(reading, specs)
-    summary = Summary(len(reading.candidates), reading.why_nothing)
-    if not summary.planned:
-        return summary
-    started_s, shown_s = time.monotonic(), float("-inf")
     async with (
         app.open_checker(settings, protocol=protocol) as checker,
-        aclosing(checker.check(reading.candidates)) as verdicts,
+        aclosing(checker.check(candidates)) as verdicts,
     ):
         async for _, verdict in verdicts:
             summary.add(verdict)
-            show(verdict)
-            elapsed_s = time.monotonic() - started_s
-            if elapsed_s - shown_s >= _SHOW_EVERY_S:
-                shown_s = elapsed_s
-                bar.update(_progress(summary, elapsed_s))
             if want is not None and summary.working >= want:
-                summary.stopped = summary.checked < summary.planned
-                break
-    bar.update(_progress(summary, time.monotonic() - started_s))
-    return summary
-
-
-def _progress(summary: Summary, elapsed_s: float) -> Progress:
-    return Progress(
-        planned=summary.planned,
-        checked=summary.checked,
-        working=summary.working,
-        elapsed_s=elapsed_s,
-    )
+                return

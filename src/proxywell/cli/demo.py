@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Final
 from urllib.request import ProxyHandler, build_opener
 
@@ -26,12 +27,20 @@ from proxywell.config.loader import Loaded
 from proxywell.config.schema import Settings
 from proxywell.errors import ProxywellError
 from proxywell.model.member import PoolMember
+from proxywell.net import loop
+from proxywell.net.fetch import Route, get
+from proxywell.net.guard import Guard
+from proxywell.pool.lookup import endpoint_of
+from proxywell.pool.pool import Pool
+from proxywell.pool.selection import MemberFilter, NothingFits
+from proxywell.protocols.http import HttpAnswer
 
 LAB_START_S: Final = 20.0
 LAB_LIFE_S: Final = 58.0  # whatever becomes of us
 LAB_STOP_S: Final = 5.0
 TRUTH_S: Final = 5.0
 DEADLINE_S: Final = 40.0
+FETCH_TRIES: Final = 3
 SHOWN: Final = 8
 
 
@@ -88,20 +97,39 @@ def demo(loaded: Loaded, profile: str, seed: int, **_places: Any) -> None:
             wish = app.RefreshWish(deadline_s=DEADLINE_S)
             report = app.refresh(settings, state_dir, wish, show=view.update)
         click.echo(funnel.in_words(report))
-        _say(_against_the_truth(_truth(lab), app.best_members(settings, state_dir)))
+        with Pool.open(state_dir, settings.pool, read_only=True) as pool:
+            members = pool.members()
+            chosen = pool.choose(MemberFilter(), FETCH_TRIES, SystemRandom().random)
+        _say(_against_the_truth(_truth(lab), members))
         _say(f"3. The pool, best first ({SHOWN} of {report.pool.after}).")
-        show_rows(app.best_members(settings, state_dir)[:SHOWN], Output.TABLE, COLUMNS)
+        show_rows(members[:SHOWN], Output.TABLE, COLUMNS)
         _say("4. One request through a member of the pool.")
         asked = next(judge for judge in lab.judges if judge.startswith("ip:"))[len("ip:") :]
-        fetched = app.fetch_through_pool(settings, state_dir, asked)
+        fetched = None if isinstance(chosen, NothingFits) else _fetch(chosen, asked, settings)
     if fetched is None:
         _say("   No member could be had; the funnel above says why.")
         raise SystemExit(SURROUNDINGS_FAILED)
-    click.echo(
-        f"GET {asked} through {fetched.proxy}: {fetched.status}, "
-        f"and the site saw {fetched.body.decode(errors='replace').strip()}"
-    )
+    click.echo(fetched)
     _say("Next: proxywell refresh (the real lists), then proxywell list and proxywell random.")
+
+
+def _fetch(members: Sequence[PoolMember], url: str, settings: Settings) -> str | None:
+    """Ask for the URL through the first member that gets through; what came, in words."""
+    for member in members:
+        assert member.protocol is not None, "a member that may be handed out has a protocol"
+        route = Route(
+            endpoint=endpoint_of(member.proxy),
+            protocol=member.protocol,
+            refusal=Guard(allow_private=True).refusal,
+            source_address=settings.checking.source_address,
+            connect_s=settings.checking.connect_hard_s,
+            answer_s=settings.checking.answer_hard_s,
+        )
+        answer = loop.run(get(url, route))
+        if isinstance(answer, HttpAnswer):
+            seen = answer.body.decode(errors="replace").strip()
+            return f"GET {url} through {member.proxy}: {answer.status}, and the site saw {seen}"
+    return None
 
 
 def _say(line: str) -> None:

@@ -31,7 +31,7 @@ from proxywell.refresh.ports import Ledger, NewJob, VerdictSink
 from proxywell.refresh.report import Dossier, outcome_of, report_of
 from proxywell.refresh.shift import ShiftTerms
 from proxywell.refresh.wait import Until, WaitEnd
-from proxywell.telemetry.events import JobCreated, JobLeftOpen, emit
+from proxywell.telemetry.events import Event, JobCreated, JobLeftOpen, emit
 
 FINAL_S = 30.0  # to finalise a job that was just closed by us
 
@@ -52,6 +52,7 @@ class RefreshRoom:
         workers: Processes that check; 1 checks in this process, on a thread.
         prepare_child: What a child process does first (where its remarks go, ...); picklable.
         clock: The time, for people.
+        announce: Gets the events about a job's beginning, and about one that is left open.
 
     Raises:
         StateError: The state directory or its ledger cannot be made, read or written.
@@ -67,8 +68,10 @@ class RefreshRoom:
         workers: int = 1,
         prepare_child: Callable[[], None] | None = None,
         clock: Clock | None = None,
+        announce: Callable[[Event], None] = emit,
     ) -> None:
         self._state_dir = state_dir
+        self._announce = announce
         self._settings = settings
         self._sink = sink
         self._make_checker = make_checker
@@ -144,7 +147,7 @@ class RefreshRoom:
             job_id = self.new_job_id()  # another one has this id
             job = replace(job, job_id=job_id)
         chunks = -(-planned // terms.chunk_size)
-        emit(JobCreated(job_id=job_id, items=planned, chunks=chunks, bound_s=terms.cap_s))
+        self._announce(JobCreated(job_id=job_id, items=planned, chunks=chunks, bound_s=terms.cap_s))
         return job_id
 
     def new_job_id(self) -> str:
@@ -189,7 +192,7 @@ class RefreshRoom:
                 carrier.wait(Until.FINALISED, FINAL_S)
         except KeyboardInterrupt:
             carrier.leave()
-            emit(JobLeftOpen(job_id=job_id))
+            self._announce(JobLeftOpen(job_id=job_id))
             raise
         except ProxywellError as error:
             carrier.leave()
@@ -301,7 +304,7 @@ class RefreshRoom:
         """Nothing can be done here: close a job of which nothing is lost, keep any other."""
         with contextlib.suppress(ProxywellError):
             if self._ledger.status(job_id).checked:
-                emit(JobLeftOpen(job_id=job_id))
+                self._announce(JobLeftOpen(job_id=job_id))
                 return
             self._ledger.cancel(job_id, GivenUpWhy.CANCELLED, "failed", str(error))
             closing = self._carrier(job_id, work=False)
