@@ -19,7 +19,7 @@ from proxywell.checking.ports import (
 from proxywell.config.schema import Settings
 from proxywell.model.clock import Clock, SystemClock
 from proxywell.model.endpoint import Protocol
-from proxywell.model.failure import Blame, FailureKind
+from proxywell.model.failure import LIES, Blame, FailureKind
 from proxywell.model.verdict import Anonymity, CheckState, CheckStep
 
 _TOO_MANY_REQUESTS = 429
@@ -31,16 +31,6 @@ _SIBLING_MIN_S = 2.0
 # family the first is tried, and the rest only if that one works.
 _HTTP_FAMILY = (Protocol.HTTP, Protocol.CONNECT)
 _SOCKS_FAMILY = (Protocol.SOCKS5, Protocol.SOCKS4)
-
-# A lie told in the second answer is worth more than "the second request failed".
-_LIES = frozenset(
-    {
-        FailureKind.JUDGE_BAD_SIGNATURE,
-        FailureKind.JUDGE_REPLAY,
-        FailureKind.NOT_A_PROXY,
-        FailureKind.TAMPERED,
-    }
-)
 
 
 def default_inspections(settings: Settings, *, clock: Clock | None = None) -> list[Inspection]:
@@ -118,7 +108,8 @@ class SecondRequest:
         if not await subject.panel.still_well(request.judge):
             return self._open(f"the judge is unwell ({kind.value})", request.judge)
         step = CheckStep(self.name, CheckState.FAILED, reason=kind.value, target=request.judge)
-        return Finding(step=step, failure=kind if kind in _LIES else FailureKind.FIRST_REQUEST_ONLY)
+        # a lie told in the second answer says more than that the second request failed
+        return Finding(step=step, failure=kind if kind in LIES else FailureKind.FIRST_REQUEST_ONLY)
 
     def _open(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 
 from proxywell.model.endpoint import Protocol
-from proxywell.model.failure import FailureKind
+from proxywell.model.failure import LIES, FailureKind
 from proxywell.protocols.machine import Family, Refused, family_heard
 
 _HTTP, _CONNECT = Protocol.HTTP, Protocol.CONNECT
@@ -52,14 +52,6 @@ _NO_CONNECTION = frozenset(
         FailureKind.INTERNAL,
     }
 )
-_LIARS = frozenset(
-    {
-        FailureKind.JUDGE_BAD_SIGNATURE,
-        FailureKind.JUDGE_REPLAY,
-        FailureKind.NOT_A_PROXY,
-        FailureKind.TAMPERED,
-    }
-)
 _TIME_OUTS = frozenset(
     {FailureKind.HANDSHAKE_TIMEOUT, FailureKind.ANSWER_TIMEOUT, FailureKind.BODY_STALLED}
 )
@@ -92,7 +84,7 @@ def heard(
     """
     if kind in _NO_CONNECTION:
         return Heard.NO_CONNECTION
-    if kind in _LIARS:
+    if kind in LIES:
         return Heard.LIAR
     tried = _FAMILY[protocol]
     if tunnel:

@@ -12,7 +12,7 @@ from proxywell.checking.ports import Finding, ProbeReport, Sighting
 from proxywell.checking.probe import Probe
 from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Endpoint, Protocol
-from proxywell.model.failure import FailureKind
+from proxywell.model.failure import LIES, FailureKind
 from proxywell.model.verdict import Anonymity, CheckState, CheckStep, JudgeTrust, Verdict
 
 REACH, HANDSHAKE, JUDGE = "reach", "handshake", "judge"
@@ -47,14 +47,6 @@ _SCHEMES: dict[Protocol | None, str] = {
 
 # Which of several failures is told: the one that got furthest, the first among equals.
 _OURS = frozenset({FailureKind.LOCAL_FAULT, FailureKind.INTERNAL, FailureKind.JUDGE_UNWELL})
-_LIARS = frozenset(
-    {
-        FailureKind.JUDGE_BAD_SIGNATURE,
-        FailureKind.JUDGE_REPLAY,
-        FailureKind.NOT_A_PROXY,
-        FailureKind.TAMPERED,
-    }
-)
 _ANSWERED = frozenset(
     {
         FailureKind.WRONG_ANSWER,
@@ -75,7 +67,7 @@ def weight(probe: Probe) -> int:
     kind = probe.kind
     if kind in _OURS:
         return 5
-    if kind in _LIARS:
+    if kind in LIES:
         return 4
     if kind in _ANSWERED:
         return 3

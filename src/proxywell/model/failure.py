@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Blame(StrEnum):
@@ -54,6 +55,16 @@ class FailureKind(StrEnum):
         """Who is to blame; only ``proxy`` may touch a score."""
         return _NOT_THE_PROXY.get(self, Blame.PROXY)
 
+
+# False answers: whoever gives one is no longer asked for anything.
+LIES: Final = frozenset(
+    {
+        FailureKind.JUDGE_BAD_SIGNATURE,
+        FailureKind.JUDGE_REPLAY,
+        FailureKind.NOT_A_PROXY,
+        FailureKind.TAMPERED,
+    }
+)
 
 _NOT_THE_PROXY = {
     FailureKind.ADDRESS_REFUSED: Blame.OURSELVES,
