@@ -9,7 +9,8 @@ from contextlib import aclosing
 
 import pytest
 
-from proxywell.checking.checker import Checker
+from proxywell.checking.checker import WAITING_MAX, Checker
+from proxywell.checking.doubts import JUDGE_WAIT_S
 from proxywell.checking.ports import Finding, Subject
 from proxywell.config.schema import CheckingSettings
 from proxywell.model.candidate import Candidate
@@ -222,6 +223,17 @@ async def test_candidates_may_come_one_by_one(ports: dict[str, int]) -> None:
     async with checker() as checking:
         found = [verdict async for _, verdict in checking.check(dripping())]
     assert sorted(verdict.working for verdict in found) == [False, True, True]
+
+
+async def test_when_the_judge_stays_away_nobody_waits_for_it_one_by_one(
+    ports: dict[str, int],
+) -> None:
+    some = candidates(ports, ["http"] * 4 * WAITING_MAX)
+    panel = WellPanel()
+    panel.unwell_since = time.monotonic() - JUDGE_WAIT_S
+    async with checker(panel) as checking, asyncio.timeout(20):
+        found = await verdicts(checking, some)
+    assert {verdict.blame for verdict in found.values()} == {Blame.JUDGE}
 
 
 async def test_whoever_leaves_early_cancels_the_rest(ports: dict[str, int]) -> None:

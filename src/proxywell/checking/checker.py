@@ -386,16 +386,17 @@ class Checker:
     def _must_pause(self, now_s: float) -> bool:
         if len(self._unasked) >= WAITING_MAX:
             return True
-        if not self._doubts.unwell:
-            return False
+        return self._doubts.unwell and not self._judge_is_gone(now_s)
+
+    def _judge_is_gone(self, now_s: float) -> bool:
+        """Whether none has answered for so long that nobody waits for one any more."""
         since_s = self._panel.unwell_since_s()
-        return since_s is not None and now_s - since_s < JUDGE_WAIT_S
+        return since_s is not None and now_s - since_s >= JUDGE_WAIT_S
 
     def _ask_for_the_waiting(self, now_s: float) -> None:
-        unasked = self._unasked
-        patience_s = JUDGE_WAIT_S if self._doubts.unwell else REQUEST_WAIT_S
+        unasked, gone = self._unasked, self._judge_is_gone(now_s)
         while unasked:
-            if now_s - unasked[0].waits_since_s >= patience_s:
+            if gone or now_s - unasked[0].waits_since_s >= REQUEST_WAIT_S:
                 self._give_up(unasked.popleft())
                 continue
             request = self._panel.request()
