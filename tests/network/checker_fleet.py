@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import cast
 
 BEHAVIOURS = (
@@ -44,6 +45,7 @@ BEHAVIOURS = (
     "banner",
     "socks_no",
 )
+BACKLOG = 4096
 REFUSE, BLACK_HOLE = "refuse", "black_hole"
 _NONCE = re.compile(rb"nonce=([0-9a-f]+)")
 
@@ -281,9 +283,9 @@ async def serve() -> None:
     loop = asyncio.get_running_loop()
     ports = {}
     for behaviour in BEHAVIOURS:
-        listener = _listener(8192)
+        listener = _listener(BACKLOG)
         ports[behaviour] = listener.getsockname()[1]
-        await loop.create_server(lambda kind=behaviour: Visitor(kind), sock=listener)  # type: ignore[misc]  # the default argument binds the name now
+        await loop.create_server(partial(Visitor, behaviour), sock=listener, backlog=BACKLOG)
     hole, fillers = _black_hole()
     ports[BLACK_HOLE] = hole.getsockname()[1]
     nobody = socket.socket()  # bound, never listening: a connect is refused

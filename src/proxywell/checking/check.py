@@ -1,4 +1,9 @@
-"""Stage 1 of one candidate: its probes, one after the other, until one passes or none is left."""
+"""Stage 1 of one candidate: its probes, until one passes or none is left.
+
+Probes follow one another, with one exception: a probe that is silent past the soft time goes on
+beside those that try other protocols, so that a silent candidate does not cost the sum of all
+answer times.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +57,7 @@ class Check:
     """
 
     __slots__ = (
+        "_aside",
         "_checker",
         "_ladder",
         "_probe",
@@ -83,6 +89,7 @@ class Check:
         self.waits_since_s = 0.0
         self._ladder: Ladder | None = None
         self._probe: Probe | None = None
+        self._aside: Probe | None = None  # silent so far, while others are tried
 
     def begin(self) -> None:
         """Try the first protocol; also from the start again, with all that was found forgotten."""
@@ -118,12 +125,17 @@ class Check:
         """Stop; ``done`` is not called any more. Works twice, and after the end."""
         if self.over:
             return
-        self.over = True
         if self.errand is not None:
             self.errand.cancel()
-        if self._probe is not None:
-            self._checker.reactor.cancel(self._probe)
+        self._stop_probes()
         self._checker.forget(self)
+        self.end()
+
+    def end(self) -> None:
+        """Let go of what points back here, so that nothing waits for the garbage collector."""
+        self.over = True
+        self.told = self._probe = self._aside = self.errand = None
+        self.done = _told_already
 
     def request_came(self, request: JudgeRequest) -> None:
         """Connect once more: this time with something to ask."""
@@ -147,13 +159,25 @@ class Check:
         self._note(probe)
         self._checker.waits_for_request(self, now_s)
 
+    def probe_late(self, probe: Probe, now_s: float) -> None:
+        """See ProbeOwner: try something else beside it, unless others need the sockets."""
+        checker = self._checker
+        if checker.only is not None or (checker.reactor.wanted and not self.patient):
+            return
+        following = self._ladder_after(probe, Heard.SILENCE)
+        if following is not None:
+            self._aside = probe
+            self.launch(following, guess=True)
+
     def probe_deferred(self, probe: Probe, now_s: float) -> None:
         """See ProbeOwner."""
+        self._stop_probes(but=probe)
         self._checker.deferred(self)
 
     def probe_broke(self, probe: Probe, error: Exception, now_s: float) -> None:
         """See ProbeOwner."""
         self._checker.broke("probe", error)
+        self._stop_probes(but=probe)
         self._note(probe)
         self._checker.failed(self, now_s)
 
@@ -162,36 +186,51 @@ class Check:
         checker = self._checker
         kind = probe.kind
         if kind is None:
-            self._probe = None
+            self._stop_probes(but=probe)
             checker.passed(self, probe, now_s)
             return
         self._note(probe)
+        following: Protocol | None = None
+        guess = False
         if probe.stands or kind is FailureKind.RESET:
-            following = self._next_protocol(probe, kind)
-            if following is not None:
-                self.launch(*following)
-                return
+            self.doubtful = self.doubtful or perhaps_the_judge(kind, probe.detail)
+            what = heard(probe.protocol, kind, probe.detail, spoke=probe.spoke, tunnel=probe.tunnel)
+            guess = probe.guess or what is Heard.SILENCE
+            if self._aside is probe:
+                self._aside = None
+                if what.vague and self._probe is not None:
+                    return  # what is tried beside it goes on
+                self._stop_probes(but=probe)
+            if checker.only is None:
+                following = self._ladder_after(probe, what)
         elif checker.reactor.heard_s <= probe.opened_s and kind in _PERHAPS_THE_LINE:
             self.doubtful = True  # nobody at all was heard meanwhile: perhaps it is our own line
-        checker.failed(self, now_s)
+        if following is not None:
+            self.launch(following, guess)
+            return
+        self._probe = None
+        if self._aside is None:
+            checker.failed(self, now_s)
 
-    def _next_protocol(self, probe: Probe, kind: FailureKind) -> tuple[Protocol, bool] | None:
-        """What to try after a probe that was answered somehow, and whether that is a guess."""
-        self.doubtful = self.doubtful or perhaps_the_judge(kind, probe.detail)
-        if self._checker.only is not None:
-            return None
-        protocol = probe.protocol
-        what = heard(protocol, kind, probe.detail, spoke=probe.spoke, tunnel=probe.tunnel)
+    def _ladder_after(self, probe: Probe, what: Heard) -> Protocol | None:
         if self._ladder is None:
-            self._ladder = Ladder(protocol, self.candidate.hints)
-        following = self._ladder.after(protocol, what, spare=self._checker.spare_connections())
-        guess = probe.guess or what is Heard.SILENCE
-        return None if following is None else (following, guess)
+            self._ladder = Ladder(probe.protocol, self.candidate.hints)
+        return self._ladder.after(probe.protocol, what, spare=self._checker.spare_connections())
+
+    def _stop_probes(self, but: Probe | None = None) -> None:
+        for probe in (self._probe, self._aside):
+            if probe is not None and probe is not but:
+                self._checker.reactor.cancel(probe)
+        self._probe = self._aside = None
 
     def _note(self, probe: Probe) -> None:
         """Keep the probe if it got further than those before it."""
         if self.told is None or weight(probe) > weight(self.told):
             self.told = probe
+
+
+def _told_already(verdict: Verdict | None) -> None:
+    raise AssertionError(f"a check was told twice: {verdict}")
 
 
 def perhaps_the_judge(kind: FailureKind, detail: int | None) -> bool:

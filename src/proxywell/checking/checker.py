@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
@@ -36,7 +37,9 @@ from proxywell.net.sockets import socket_factory
 from proxywell.protocols.head import HttpLimits
 from proxywell.telemetry.events import CheckerFault, ChecksPaused, ChecksResumed, emit
 
-PULSE_S = 0.1  # how often what waits for the judge is looked at when nothing else happens
+LOOK_S = 0.05  # the judges' health is looked at no more often, however many turns there are
+PULSE_S = 0.1  # and no less often while anything waits for it
+COLLECT_AFTER = 50_000  # new objects before the cycle collector runs, while checking
 REQUEST_WAIT_S = 240.0  # for a turn at a judge that allows few requests
 WAITING_MAX = 32  # connected candidates that wait for their turn; then no new ones begin
 EXAMINATION_MAX_S = 120.0  # all inspections of one candidate
@@ -129,11 +132,17 @@ class Checker:
         self._examiners = asyncio.Semaphore(max(8, settings.max_sockets // 8))
         self._pulse: asyncio.TimerHandle | None = None
         self._runs: set[Run] = set()
+        self._control_s: float | None = None
+        self._look_at_s = float("-inf")
         self._read_the_clock()
 
     async def __aenter__(self) -> Self:
         settings = self.settings
         self._loop = asyncio.get_running_loop()
+        # Thousands of open probes are live objects without cycles, which the collector would
+        # visit again and again for nothing: a tenth of all CPU time.
+        self._collector = gc.get_threshold()
+        gc.set_threshold(max(COLLECT_AFTER, self._collector[0]), *self._collector[1:])
         backend = make_backend(settings.backend)
         self._driver = LoopDriver(
             self._loop,
@@ -166,6 +175,7 @@ class Checker:
         trace: TracebackType | None,
     ) -> None:
         self._driver.stop()
+        gc.set_threshold(*self._collector)
         if self._pulse is not None:
             self._pulse.cancel()
             self._pulse = None
@@ -302,9 +312,10 @@ class Checker:
     def _tell(self, check: Check, verdict: Verdict | None) -> None:
         if check.over:
             return
-        check.over = True
+        done = check.done
+        check.end()
         try:
-            check.done(verdict)
+            done(verdict)
         except Exception as error:  # noqa: BLE001 - a caller's bug must not stop the others
             self.broke("done", error)
 
@@ -367,21 +378,30 @@ class Checker:
         self.checked_at = datetime.fromtimestamp(self.wall_s, UTC)
 
     def _after_turn(self) -> None:
-        """Look at the judges, and hand on what waits for them."""
+        """Look at the judges now and then, and hand on what waits for them."""
         now_s = self.reactor.now_s
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + LOOK_S
+            self._look_at_the_judges(now_s)
+        for run in self._runs:
+            run.room_changed()
+        if self.reactor.busy or self._unasked or len(self._doubts):
+            self._beat()
+
+    def _look_at_the_judges(self, now_s: float) -> None:
         doubts = self._doubts
         was_unwell, waiting = doubts.unwell, len(doubts)
         doubts.look(now_s)
         if doubts.unwell is not was_unwell:
             event = ChecksPaused if doubts.unwell else ChecksResumed
             emit(event(waiting=waiting))
+        control_s = self._panel.control_latency_s()
+        if control_s is not None and control_s != self._control_s:
+            self._control_s = control_s
+            self.reactor.limit.follow(control_s, self.reactor.in_use, now_s)
         if self._unasked:
             self._ask_for_the_waiting(now_s)
         self.reactor.paused = self._must_pause(now_s)
-        for run in self._runs:
-            run.room_changed()
-        if self.reactor.busy or self._unasked or len(doubts):
-            self._beat()
 
     def _must_pause(self, now_s: float) -> bool:
         if len(self._unasked) >= WAITING_MAX:

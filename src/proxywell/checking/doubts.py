@@ -12,6 +12,7 @@ from collections.abc import Callable
 from proxywell.checking.check import Check
 from proxywell.checking.ports import Panel
 
+ASK_AFTER_S = 0.2  # without a proxy that passes, the judge is asked directly
 DOUBT_MAX_S = 20.0  # then a failure counts, if no judge was found unwell meanwhile
 JUDGE_WAIT_S = 60.0  # how long candidates wait for a judge to recover
 
@@ -58,7 +59,6 @@ class Doubts:
             self._stranded.append(check)
         else:
             self._held.append(check)
-            self._panel.doubt()
 
     def forget(self, check: Check) -> None:
         """Drop a check that was cancelled."""
@@ -89,8 +89,10 @@ class Doubts:
         held = self._held
         while held:
             since_s = held[0].waits_since_s
-            if well_at_s <= since_s and now_s - since_s < DOUBT_MAX_S:
-                self._panel.doubt()
+            waited_s = now_s - since_s
+            if well_at_s <= since_s and waited_s < DOUBT_MAX_S:
+                if waited_s >= ASK_AFTER_S:
+                    self._panel.doubt()
                 return
             self._settle(held.popleft())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from functools import lru_cache
 
 from proxywell.model.endpoint import Protocol
 from proxywell.model.failure import LIES, FailureKind
@@ -39,6 +40,11 @@ class Heard(Enum):
     SOCKS4 = auto()
     SOCKS5 = auto()
     LIAR = auto()  # a false answer: its other protocols are not wanted either
+
+    @property
+    def vague(self) -> bool:
+        """Whether it leaves open which protocols the other side knows."""
+        return self is Heard.SILENCE or self is Heard.CLOSED or self is Heard.STRANGE
 
 
 _NO_CONNECTION = frozenset(
@@ -123,13 +129,13 @@ class Ladder:
         hints: What lists say, most frequent first; tried before others that are as likely.
     """
 
-    __slots__ = ("_agenda", "_hints", "_tried", "_unlikely")
+    __slots__ = ("_hints", "_rungs", "_tried", "_unlikely")
 
     def __init__(self, first: Protocol, hints: Sequence[Protocol] = ()) -> None:
-        self._tried = {first}
+        self._tried = [first]
         self._hints = tuple(hints)
-        self._agenda: list[Protocol] = []
-        self._unlikely: list[Protocol] = []
+        self._rungs: tuple[Protocol, ...] = ()
+        self._unlikely: tuple[Protocol, ...] = ()
 
     def after(self, protocol: Protocol, what: Heard, *, spare: bool) -> Protocol | None:
         """Say what to try next.
@@ -142,38 +148,38 @@ class Ladder:
         Returns:
             A protocol that was not tried yet; None when there is nothing more to learn.
         """
-        if what in {Heard.NO_CONNECTION, Heard.LIAR}:
+        if what is Heard.NO_CONNECTION or what is Heard.LIAR:
             return None
-        vague = what in {Heard.SILENCE, Heard.CLOSED, Heard.STRANGE}
-        if not vague or len(self._tried) == 1:
-            self._plan(protocol, what)
-        rungs = self._agenda + self._unlikely if spare else self._agenda
-        chosen = next((rung for rung in rungs if rung not in self._tried), None)
-        if chosen is not None:
-            self._tried.add(chosen)
-        return chosen
+        if len(self._tried) == 1 or not what.vague:
+            self._rungs, self._unlikely = _plan(protocol, what, self._hints)
+        for rung in self._rungs + self._unlikely if spare else self._rungs:
+            if rung not in self._tried:
+                self._tried.append(rung)
+                return rung
+        return None
 
-    def _plan(self, protocol: Protocol, what: Heard) -> None:
-        four = _SOCKS4A if _SOCKS4A in self._hints and _SOCKS4 not in self._hints else _SOCKS4
-        unlikely: list[Protocol] = []
-        match what:
-            case Heard.HTTP:
-                likely = [_HTTP, _CONNECT]
-            case Heard.SOCKS5:
-                likely = [_SOCKS5, four]
-            case Heard.SOCKS4:
-                likely, unlikely = [four, _SOCKS4, _SOCKS5], [_SOCKS4A]
-            case Heard.SILENCE if protocol not in _HTTP_PAIR:
-                likely, unlikely = [_HTTP, _CONNECT], [_SOCKS5, four]
-            case _ if protocol not in _HTTP_PAIR:
-                # a list that is wrong about SOCKS names an HTTP proxy, which may close on it
-                likely, unlikely = [_SOCKS5, four, _HTTP], [_CONNECT]
-            case _:
-                likely, unlikely = [_SOCKS5, four], [_HTTP, _CONNECT]
-        hinted = [hint for hint in self._hints if hint in unlikely]
-        self._agenda = sorted(likely + hinted, key=self._rank)
-        self._unlikely = unlikely
 
-    def _rank(self, protocol: Protocol) -> int:
-        hints = self._hints
-        return hints.index(protocol) if protocol in hints else len(hints)
+@lru_cache(maxsize=4096)  # a few dozen cases, met by every candidate that answers
+def _plan(
+    protocol: Protocol, what: Heard, hints: tuple[Protocol, ...]
+) -> tuple[tuple[Protocol, ...], tuple[Protocol, ...]]:
+    """Likely protocols in order, and then unlikely ones, after what one probe showed."""
+    four = _SOCKS4A if _SOCKS4A in hints and _SOCKS4 not in hints else _SOCKS4
+    unlikely: list[Protocol] = []
+    match what:
+        case Heard.HTTP:
+            likely = [_HTTP, _CONNECT]
+        case Heard.SOCKS5:
+            likely = [_SOCKS5, four]
+        case Heard.SOCKS4:
+            likely, unlikely = [four, _SOCKS4, _SOCKS5], [_SOCKS4A]
+        case Heard.SILENCE if protocol not in _HTTP_PAIR:
+            likely, unlikely = [_HTTP, _CONNECT], [_SOCKS5, four]
+        case _ if protocol not in _HTTP_PAIR:
+            # a list that is wrong about SOCKS names an HTTP proxy, which may close on it
+            likely, unlikely = [_SOCKS5, four, _HTTP], [_CONNECT]
+        case _:
+            likely, unlikely = [_SOCKS5, four], [_HTTP, _CONNECT]
+    likely += [hint for hint in hints if hint in unlikely]
+    likely.sort(key=lambda rung: hints.index(rung) if rung in hints else len(hints))
+    return tuple(likely), tuple(unlikely)

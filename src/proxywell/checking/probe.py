@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Protocol as Port
 
 from proxywell.checking.ports import JudgeRequest, ProbeReport, Sighting
@@ -15,9 +16,13 @@ from proxywell.protocols.request import with_proxy_credentials
 from proxywell.protocols.socks4 import Socks4aConnect, Socks4Connect
 from proxywell.protocols.socks5 import Socks5Connect
 
+_PROXY_AUTHENTICATION_REQUIRED = 407
+# A status that no believable answer has: no more of it needs to be read.
+_STATUS = re.compile(rb"HTTP/1\.[01] ((?!200)[2-5][0-9][0-9])[ \r\n]")
+
 
 class ProbeOwner(Port):
-    """Whoever wants to know how a probe ends; each probe ends with one of these calls."""
+    """Whoever wants to know how a probe ends; each ends with one call, unless it is cancelled."""
 
     def next_request(self) -> JudgeRequest | None:
         """A request to a judge, asked for when the connection stands; None if there is none."""
@@ -33,6 +38,10 @@ class ProbeOwner(Port):
 
     def probe_without_judge(self, probe: Probe, now_s: float) -> None:
         """It connected, there was no request to be had, and it hung up."""
+        ...
+
+    def probe_late(self, probe: Probe, now_s: float) -> None:
+        """Not a byte came within the soft time; it goes on. The only call that ends nothing."""
         ...
 
     def probe_deferred(self, probe: Probe, now_s: float) -> None:
@@ -193,6 +202,10 @@ class Probe(Conversation):
             self.took_ms = 1_000 * (now_s - self.opened_s)
         self._owner.probe_over(self, now_s)
 
+    def late(self, now_s: float) -> None:
+        """Not a byte within the soft time."""
+        self._owner.probe_late(self, now_s)
+
     def deferred(self, now_s: float) -> None:
         """Somebody waited for the socket."""
         self._owner.probe_deferred(self, now_s)
@@ -217,6 +230,13 @@ class Probe(Conversation):
     def _read(self, data: bytes, now_s: float) -> bytes | None:
         reader = self._reader
         assert reader is not None, "an answer before anything was asked"
+        early_no = reader.status is None and _STATUS.match(data)
+        if early_no:
+            self.tunnel = True
+            self.detail = int(early_no[1])
+            login = self.detail == _PROXY_AUTHENTICATION_REQUIRED
+            self.kind = FailureKind.AUTH_REQUIRED if login else FailureKind.HTTP_STATUS
+            return None
         reading = reader.receive(data)
         if isinstance(reading, NeedMore):
             return b""

@@ -101,6 +101,9 @@ class _WaitingProbe:
         if not self.outcome.done():
             self.outcome.set_result(probe.outcome())
 
+    def probe_late(self, probe: Probe, now_s: float) -> None:
+        """See ProbeOwner; the protocol is known, there is nothing else to try."""
+
     probe_without_judge = probe_deferred = probe_over  # a patient probe with a request is neither
 
     def probe_broke(self, probe: Probe, error: Exception, now_s: float) -> None:

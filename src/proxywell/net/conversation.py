@@ -83,6 +83,10 @@ class Conversation:
         """The connection failed; kind None means the answer's time is over."""
         raise NotImplementedError
 
+    def late(self, now_s: float) -> None:
+        """Not a byte within the soft answer time, and it goes on."""
+        raise NotImplementedError
+
     def deferred(self, now_s: float) -> None:
         """Somebody waited for the socket; try again later."""
         raise NotImplementedError

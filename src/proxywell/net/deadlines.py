@@ -70,20 +70,19 @@ class Deadlines:
     Attributes:
         connect_soft, connect_rest: Up to the soft time of a connect, and from there to the hard.
         connect_hard: A patient connect.
-        answer_soft, answer_rest, answer_hard: The same for an answer.
-        late_guess: A patient guess that was answered in time.
+        answer_soft, answer_rest: The same for an answer.
+        answer_patient_rest: The rest for a patient one, which is never deferred.
         faulty: Waits out a fault of our own.
     """
 
     __slots__ = (
-        "answer_hard",
+        "answer_patient_rest",
         "answer_rest",
         "answer_soft",
         "connect_hard",
         "connect_rest",
         "connect_soft",
         "faulty",
-        "late_guess",
     )
 
     def __init__(self, times: Times) -> None:
@@ -92,8 +91,7 @@ class Deadlines:
         self.connect_hard = Line(times.connect_hard_s)
         self.answer_soft = Line(times.answer_soft_s)
         self.answer_rest = Line(times.answer_hard_s - times.answer_soft_s)
-        self.answer_hard = Line(times.answer_hard_s)
-        self.late_guess = Line(times.answer_hard_s - times.answer_soft_s)
+        self.answer_patient_rest = Line(times.answer_hard_s - times.answer_soft_s)
         self.faulty = Line(FAULT_PAUSE_S)
 
     def lines(self) -> list[Line]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from proxywell.net.backends import Backend
 from proxywell.net.reactor import Reactor
 
-COALESCE_S = 0.005  # what falls due within this of each other is handled together
+COALESCE_S = 0.025  # what falls due within this of each other is handled together
 UNWATCHED_S = 0.005  # between polls, where the back end has no descriptor to wait for
 
 

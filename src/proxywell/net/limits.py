@@ -13,6 +13,7 @@ RESERVE_DESCRIPTORS = 96  # the loop, stores, lists, tunnels of stage 2, logs
 _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 CALM_S = 5.0  # so long without a fault before the number grows again
 GROWTH_S = 1.0
+SLOW_S, SLOW_FACTOR = 1.0, 4.0
 
 
 def socket_ceiling(wanted: int) -> int:
@@ -54,12 +55,13 @@ class SocketLimit:
         ceiling: What it grows back to.
     """
 
-    __slots__ = ("_fall_from_s", "_grow_from_s", "ceiling", "now")
+    __slots__ = ("_best_s", "_fall_from_s", "_grow_from_s", "ceiling", "now")
 
     def __init__(self, ceiling: int) -> None:
         assert ceiling >= 1, "a reactor needs a socket"
         self.now = self.ceiling = ceiling
         self._fall_from_s = self._grow_from_s = float("-inf")
+        self._best_s = float("inf")
 
     def shrink(self, in_use: int, now_s: float) -> None:
         """Fall to four fifths of what is in use, at most once a second.
@@ -70,6 +72,20 @@ class SocketLimit:
             self.now = max(1, min(self.now, in_use) * 4 // 5)
             self._fall_from_s = now_s + GROWTH_S
             self._grow_from_s = now_s + CALM_S
+
+    def follow(self, control_s: float, in_use: int, now_s: float) -> None:
+        """Fall too when direct requests take much longer than at their best: our line is full.
+
+        Much longer is four times and a second; it falls to an eighth of the ceiling at least.
+
+        Args:
+            control_s: How long the latest direct request took.
+            in_use: Sockets in use.
+            now_s: Monotonic.
+        """
+        self._best_s = min(self._best_s, control_s)
+        if control_s > max(SLOW_S, SLOW_FACTOR * self._best_s) and self.now > self.ceiling // 8:
+            self.shrink(in_use, now_s)
 
     def grow(self, now_s: float) -> None:
         """Grow by a twentieth, at most once a second, after five quiet seconds."""

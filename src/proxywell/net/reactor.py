@@ -6,8 +6,9 @@ readable. Nobody is called between two polls but the conversations themselves.
 The rules behind it, each found by measuring: one edge-triggered registration for a connection's
 whole life; data and end of stream come as one event, so reading goes on to the end when the
 other side has closed; sockets are opened only after all events of a poll were handled, so that
-an event can never reach a later owner of the same descriptor; a refused socket serves the next
-connect after one clearing call, which also tells the error.
+an event can never reach a later owner of the same descriptor; a socket that never got a
+connection serves the next connect: after a refusal one clearing call is needed, which also tells
+the error, and after a time-out a shutdown.
 """
 
 from __future__ import annotations
@@ -21,36 +22,18 @@ from proxywell.model.failure import FailureKind
 from proxywell.net.backends import ERROR, HANG_UP, READ, READ_HANG_UP, WRITE, Backend
 from proxywell.net.conversation import Conversation
 from proxywell.net.deadlines import Deadlines, Line, Times
+from proxywell.net.faults import SHORTAGES, Figures, failure_of_connect, patience_s
 from proxywell.net.limits import SocketLimit
-from proxywell.net.sockets import IN_PROGRESS, Socket, SocketFactory, SocketStock
+from proxywell.net.sockets import IN_PROGRESS, Socket, SocketFactory, SocketStock, disconnect
 from proxywell.net.translate import Stage, failure_of_errno
 
 EVENTS_AT_ONCE = 1024  # of one poll
 CONNECTS_AT_ONCE = 256  # between two polls, so that answers are not kept waiting
 READ_BYTES = 4096
-FAULT_PATIENCE_S = 30.0  # then it is told as such
-NO_ROUTE_PATIENCE_S = 1.0  # the same, for a family that never reached anything
-_SHORTAGES = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-)
-_ANSWERS = frozenset({FailureKind.CONNECT_REFUSED, FailureKind.RESET})
 _CLOSING = ERROR | HANG_UP
 _READABLE = READ | READ_HANG_UP | ERROR | HANG_UP
 _TO_THE_END = READ_HANG_UP | ERROR | HANG_UP
 _NOWHERE = Line(0.0)  # where a cancelled conversation stands until its turn comes
-
-
-class Figures:
-    """Counters of one reactor since it was made; sockets, not candidates."""
-
-    __slots__ = ("connections", "deferred", "local_faults", "peak", "reused")
-
-    def __init__(self) -> None:
-        self.connections = 0  # connects that began
-        self.deferred = 0
-        self.local_faults = 0  # connects that failed through our own system
-        self.peak = 0  # most sockets in use at one time
-        self.reused = 0  # connects on a socket that was refused before
 
 
 class Reactor:
@@ -85,7 +68,7 @@ class Reactor:
         self._on_work = on_work
         self.limit = limit
         self.figures = Figures()
-        self.paused = False  # nothing is opened while it is
+        self.paused = False  # only what is urgent is opened while it is
         self.now_s = monotonic_s()
         self.heard_s = float("-inf")  # when the network last answered a connect, yes or no
         self._talking: dict[int, Conversation] = {}
@@ -99,8 +82,7 @@ class Reactor:
             (lines.connect_hard, self._connect_is_over),
             (lines.answer_soft, self._answer_is_late),
             (lines.answer_rest, self._answer_is_over),
-            (lines.answer_hard, self._answer_is_over),
-            (lines.late_guess, self._answer_is_over),
+            (lines.answer_patient_rest, self._answer_is_over),
             (lines.faulty, self._fault_is_past),
         )
 
@@ -108,6 +90,11 @@ class Reactor:
     def busy(self) -> bool:
         """Whether any conversation is open, queued or waiting out a fault."""
         return bool(self._talking or self._queue or self._urgent or self._lines.faulty.count)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for a socket."""
+        return bool(self._queue)
 
     @property
     def in_use(self) -> int:
@@ -153,7 +140,8 @@ class Reactor:
         """
         now_s = self.now_s = self._monotonic_s()
         talking = self._talking
-        for descriptor, events in self._backend.poll(EVENTS_AT_ONCE):
+        happened = self._backend.poll(EVENTS_AT_ONCE)
+        for descriptor, events in happened:
             conversation = talking.get(descriptor)
             if conversation is None:
                 continue  # a spare socket, or hung up earlier in this round
@@ -164,9 +152,11 @@ class Reactor:
                     self._connect_ended(conversation, events, now_s)
             except Exception as error:  # noqa: BLE001 - a bug must not stop the other sockets
                 self._break_off(conversation, error, now_s)
+        if len(happened) == EVENTS_AT_ONCE:
+            return 0.0  # nobody's time is over while an answer may lie there unread
         self._expire(now_s)
         self.limit.grow(now_s)
-        more = not self.paused and self._open_some(now_s)
+        more = self._open_some(now_s)
         self.figures.peak = max(self.figures.peak, len(talking))
         if more:
             return 0.0
@@ -192,7 +182,7 @@ class Reactor:
         for _ in range(CONNECTS_AT_ONCE):
             if self._urgent and len(self._talking) <= self.limit.now * 17 // 16:
                 queue = self._urgent
-            elif self._queue and (len(self._talking) < self.limit.now or self._defer_one(now_s)):
+            elif self._may_open(now_s):
                 queue = self._queue
             else:
                 return False
@@ -203,7 +193,12 @@ class Reactor:
                 self._connect(conversation, now_s)
             except Exception as error:  # noqa: BLE001 - as in turn
                 self._break_off(conversation, error, now_s)
-        return bool(self._queue or self._urgent)
+        return bool(self._urgent or (self._queue and not self.paused))
+
+    def _may_open(self, now_s: float) -> bool:
+        if not self._queue or self.paused:
+            return False
+        return len(self._talking) < self.limit.now or self._defer_one(now_s)
 
     def _connect(self, conversation: Conversation, now_s: float) -> None:
         host, port = conversation.host, conversation.port
@@ -211,30 +206,29 @@ class Reactor:
             conversation.failed(FailureKind.ADDRESS_REFUSED, now_s)
             return
         ipv6 = ":" in host
-        try:
-            opened, fresh = self._stock.take(ipv6)
-        except OSError as error:
-            self._fault(conversation, error.errno or 0, now_s)
-            return
-        error_number = opened.connect_ex((host, port))
-        if error_number not in IN_PROGRESS:
-            opened.close()
-            self._connect_failed(conversation, error_number, now_s, late=False)
-            return
-        self._reached[ipv6] = True
-        descriptor = opened.fileno()
-        if fresh:
-            try:
-                self._backend.watch(descriptor)
-            except OSError as error:  # the system's limit of watched descriptors
+        opened = self._stock.used(ipv6)
+        if opened is not None and opened.connect_ex((host, port)) == errno.EINPROGRESS:
+            self.figures.reused += 1
+        else:
+            if opened is not None:  # it was not as good as new after all
                 opened.close()
+            try:
+                opened = self._stock.fresh(ipv6)
+                error_number = opened.connect_ex((host, port))
+                if error_number not in IN_PROGRESS:
+                    opened.close()
+                    self._connect_failed(conversation, error_number, now_s, late=False)
+                    return
+                self._backend.watch(opened.fileno())
+            except OSError as error:
+                if opened is not None:
+                    opened.close()
                 self._fault(conversation, error.errno or 0, now_s)
                 return
-        else:
-            self.figures.reused += 1
+            self._reached[ipv6] = True
         conversation.socket = opened
         conversation.opened_s = now_s
-        self._talking[descriptor] = conversation
+        self._talking[opened.fileno()] = conversation
         self.figures.connections += 1
         line = self._lines.connect_hard if conversation.patient else self._lines.connect_soft
         line.enter(conversation, now_s)
@@ -242,13 +236,12 @@ class Reactor:
     def _fault(self, conversation: Conversation, error_number: int, now_s: float) -> None:
         """Our own system said no: fall back, and try the same again a little later."""
         self.figures.local_faults += 1
-        if error_number in _SHORTAGES:
+        if error_number in SHORTAGES:
             self.limit.shrink(len(self._talking), now_s)
         if not conversation.fault_s:
             conversation.fault_s = now_s
-        reached = self._reached[":" in conversation.host] or error_number in _SHORTAGES
-        patience_s = FAULT_PATIENCE_S if reached else NO_ROUTE_PATIENCE_S
-        if now_s - conversation.fault_s >= patience_s:
+        reached = self._reached[":" in conversation.host]
+        if now_s - conversation.fault_s >= patience_s(error_number, family_reached=reached):
             conversation.failed(FailureKind.LOCAL_FAULT, now_s)
         else:
             self._lines.faulty.enter(conversation, now_s)
@@ -259,7 +252,7 @@ class Reactor:
             conversation = line.first()
             if conversation is not None:
                 self.figures.deferred += 1
-                self._hang_up(conversation)
+                self._hang_up(conversation, clean=self._disconnect(conversation))
                 try:
                     conversation.deferred(now_s)
                 except Exception as error:  # noqa: BLE001 - as in turn
@@ -288,10 +281,7 @@ class Reactor:
             return
         self.heard_s = now_s
         conversation.stands = True
-        if conversation.guess or not conversation.patient:
-            self._lines.answer_soft.enter(conversation, now_s)
-        else:
-            self._lines.answer_hard.enter(conversation, now_s)
+        self._lines.answer_soft.enter(conversation, now_s)
         opening = conversation.connected(now_s)
         if conversation.socket is not opened:
             return
@@ -308,15 +298,8 @@ class Reactor:
     def _connect_failed(
         self, conversation: Conversation, error_number: int, now_s: float, *, late: bool
     ) -> None:
-        """Tell the conversation, or blame ourselves.
-
-        The network's own word (``late``) that it is unreachable comes from a router far away
-        and is about the other side; the same number at once means that we have no route.
-        """
-        kind = failure_of_errno(error_number, Stage.CONNECT)
-        if late and error_number == errno.ENETUNREACH:
-            kind = FailureKind.UNREACHABLE
-        if kind in _ANSWERS:
+        kind = failure_of_connect(error_number, late=late)
+        if kind is FailureKind.CONNECT_REFUSED or kind is FailureKind.RESET:
             self.heard_s = now_s
         if kind is FailureKind.LOCAL_FAULT:
             self._fault(conversation, error_number, now_s)
@@ -405,16 +388,18 @@ class Reactor:
         self._lines.connect_rest.enter(conversation, now_s)
 
     def _connect_is_over(self, conversation: Conversation, now_s: float) -> None:
-        self._hang_up(conversation)
+        self._hang_up(conversation, clean=self._disconnect(conversation))
         conversation.failed(FailureKind.CONNECT_TIMEOUT, now_s)
 
     def _answer_is_late(self, conversation: Conversation, now_s: float) -> None:
         if conversation.guess and not conversation.spoke:
             self._answer_is_over(conversation, now_s)
-        elif conversation.patient:
-            self._lines.late_guess.enter(conversation, now_s)
-        else:
-            self._lines.answer_rest.enter(conversation, now_s)
+            return
+        patient = conversation.patient
+        rest = self._lines.answer_patient_rest if patient else self._lines.answer_rest
+        rest.enter(conversation, now_s)
+        if not conversation.spoke:
+            conversation.late(now_s)
 
     def _answer_is_over(self, conversation: Conversation, now_s: float) -> None:
         self._hang_up(conversation)
@@ -437,6 +422,12 @@ class Reactor:
             self._stock.give_back(opened, ipv6=":" in conversation.host, clean=clean)
         else:
             opened.close()
+
+    def _disconnect(self, conversation: Conversation) -> bool:
+        opened = conversation.socket
+        assert opened is not None, "a socket is disconnected before it is given back"
+        worth_it = self._edge and self._stock.wants(len(self._queue))
+        return worth_it and not conversation.stands and disconnect(opened)
 
     def _break_off(self, conversation: Conversation, error: Exception, now_s: float) -> None:
         if conversation.socket is not None:
