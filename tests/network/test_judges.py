@@ -213,6 +213,7 @@ async def test_a_judge_falls_ill_and_recovers() -> None:
         assert panel.well_at_s() is not None
         assert panel.control_latency_s() is not None
         healthy = False
+        assert not await panel.still_well(f"azenv:{url}")  # though it answered a moment ago
         panel.doubt()
         panel.request()
         await eventually(lambda: panel.unwell_since_s() is not None)

@@ -219,12 +219,16 @@ class Judges:
         self._doubted.set()
 
     async def still_well(self, judge: str) -> bool:
-        """Whether the judge answers us directly now, or did within two seconds."""
+        """Whether the judge answers us directly now; a public one: or did within two seconds.
+
+        What it answered before says nothing: it may have died since.
+        """
         one = next((one for one in self._watched if one.name == judge), None)
         if one is None:
             return False
         well_at_s = one.health.well_at_s
-        if well_at_s is None or self._clock.monotonic_s() - well_at_s > _FRESH_S:
+        fresh_s = 0.0 if one.bucket is None else _FRESH_S  # a public one is asked sparingly
+        if well_at_s is None or self._clock.monotonic_s() - well_at_s >= fresh_s:
             await one.ask()
         return one.health.well and not one.health.in_doubt
 
