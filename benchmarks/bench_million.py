@@ -15,7 +15,7 @@ import msgspec
 
 from benchmarks.record import Figures
 from proxywell.config.schema import RefreshSettings
-from proxywell.errors import LedgerBusyError
+from proxywell.errors import StoreBusyError
 from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.refresh.ledgers.sqlite import open_ledger
@@ -102,7 +102,7 @@ def _beat_until_told(state: Path) -> None:
     print("begun", flush=True)
     while not over.is_set():
         begun_s = time.perf_counter()
-        with contextlib.suppress(LedgerBusyError):
+        with contextlib.suppress(StoreBusyError):
             ledger.node_beat("neighbour", "", term_s=4.0)
         longest_s = max(longest_s, time.perf_counter() - begun_s)
         over.wait(0.002)

@@ -52,10 +52,28 @@ class UnknownJobError(UsageError):
     code = "unknown_job"
 
 
-class LedgerBusyError(StateError):
-    """The ledger stayed locked for too long; the step was not done and may be repeated."""
+class StoreBusyError(StateError):
+    """A store stayed locked for too long; the step was not done and may be repeated."""
 
-    code = "ledger_busy"
+    code = "store_busy"
+
+
+class StoreDamagedError(StateError):
+    """A store's file is not what it should be, is truncated or is inconsistent."""
+
+    code = "store_damaged"
+
+
+class StoreTooNewError(StateError):
+    """A store's file was written by a later version of proxywell."""
+
+    code = "store_too_new"
+
+
+class DiskFullError(StateError):
+    """There is no space for a store's file; what was being written is not in it."""
+
+    code = "disk_full"
 
 
 class NoJudgeError(ProxywellError):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxywell.errors import LedgerBusyError, StateError, UnknownJobError
+from proxywell.errors import StateError, StoreBusyError, UnknownJobError
 from proxywell.refresh.books import Settled, SubmitAnswer
 from proxywell.refresh.ledgers.sqlite import SqliteLedger, open_ledger
 from proxywell.refresh.ports import Block, NewJob
@@ -79,7 +79,7 @@ def test_a_locked_ledger_is_said_and_the_step_can_be_repeated(
     create(ledger, 3)
     other = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(LedgerBusyError, match="locked"):
+    with pytest.raises(StoreBusyError, match="locked"):
         ledger.claim(JOB, ONE, "a")
     other.execute("ROLLBACK")
     other.close()

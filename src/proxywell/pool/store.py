@@ -16,7 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from proxywell.errors import StateError, UsageError
+from proxywell.errors import (
+    DiskFullError,
+    StateError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreTooNewError,
+    UsageError,
+)
 
 FILE_NAME: Final = "pool.sqlite"
 BUSY_S: Final = 10.0  # how long a writer waits for another one before it says so
@@ -124,30 +131,6 @@ LADDER: Final[tuple[str, ...]] = (
 )
 
 
-class PoolBusyError(StateError):
-    """Another process kept the pool's file for longer than we wait."""
-
-    code = "pool_busy"
-
-
-class PoolDamagedError(StateError):
-    """The pool's file is not a pool, is truncated or is inconsistent."""
-
-    code = "pool_damaged"
-
-
-class PoolTooNewError(StateError):
-    """The pool's file was written by a later version of proxywell."""
-
-    code = "pool_too_new"
-
-
-class DiskFullError(StateError):
-    """There is no space for the pool's file; what was being written is not in it."""
-
-    code = "disk_full"
-
-
 class Store:
     """One open pool file: a connection that reads, one that writes, each used by one at a time.
 
@@ -157,7 +140,7 @@ class Store:
         ladder: Steps from an empty file to this version's form.
 
     Raises:
-        PoolBusyError, PoolDamagedError, PoolTooNewError, DiskFullError, StateError.
+        StoreBusyError, StoreDamagedError, StoreTooNewError, DiskFullError, StateError.
     """
 
     def __init__(
@@ -222,12 +205,12 @@ class Store:
         mark = int(connection.execute("PRAGMA application_id").fetchone()[0])
         tables = int(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
         if mark != _MARK and (version or mark or tables):
-            raise PoolDamagedError(
+            raise StoreDamagedError(
                 f"{self.path} is a database, but not a pool of proxywell; "
                 "move it away or name another directory with --state DIR"
             )
         if version > len(self._ladder):
-            raise PoolTooNewError(
+            raise StoreTooNewError(
                 f"{self.path} was written by a later proxywell (its form is {version}, "
                 f"this one knows {len(self._ladder)}); update proxywell, or name another "
                 "directory with --state DIR"
@@ -347,7 +330,7 @@ class Store:
     def _explained(self, error: sqlite3.Error, doing: str) -> StateError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            return PoolBusyError(
+            return StoreBusyError(
                 f"{self.path} cannot {doing}: another process has held it for "
                 f"{BUSY_S:g} s; let that one finish, then try again"
             )
@@ -357,7 +340,7 @@ class Store:
                 "again, nothing was half-written"
             )
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return PoolDamagedError(
+            return StoreDamagedError(
                 f"{self.path} is damaged ({self._first_fault(error)}); move it away and run "
                 "`proxywell refresh`, or put a copy made by `proxywell backup` in its place"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from proxywell.errors import LedgerBusyError, ProxywellError
+from proxywell.errors import ProxywellError, StoreBusyError
 from proxywell.model.progress import Progress
 from proxywell.refresh.books import JobRow, JobState, Tick
 from proxywell.refresh.engines.node import bury
@@ -102,7 +102,7 @@ class Carrier:
         """Whether no main is there, once those are forgotten whose process is gone."""
         try:
             bury(self._ledger, self._job_id)
-        except LedgerBusyError:
+        except StoreBusyError:
             return False  # seen again at the next tick
         return not tick.nodes or not self._ledger.nodes(self._job_id)
 
@@ -112,7 +112,7 @@ class Carrier:
             return 0
         try:
             return self._collector.collect()
-        except LedgerBusyError:
+        except StoreBusyError:
             return 0
         except ProxywellError as error:
             self._sink_well = False
@@ -120,7 +120,7 @@ class Carrier:
             return 0
 
     def _finalise(self) -> None:
-        with contextlib.suppress(LedgerBusyError):
+        with contextlib.suppress(StoreBusyError):
             finalise(
                 self._ledger,
                 self._sink,
@@ -130,7 +130,7 @@ class Carrier:
             )
 
     def _tell_events(self) -> None:
-        with contextlib.suppress(LedgerBusyError):
+        with contextlib.suppress(StoreBusyError):
             for event in self._ledger.events(self._job_id, self._events, EVENTS_AT_ONCE):
                 self._events = event.seq
                 if event.kind == "rescued" and event.chunk_id is not None:

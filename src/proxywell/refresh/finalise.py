@@ -10,7 +10,7 @@ from secrets import token_hex
 import msgspec
 from msgspec import Struct
 
-from proxywell.errors import LedgerBusyError
+from proxywell.errors import StoreBusyError
 from proxywell.model.candidate import Candidate
 from proxywell.model.report import PoolChange, VerdictCounts
 from proxywell.model.verdict import Verdict
@@ -152,7 +152,7 @@ def finalise(
                     return FinAnswer.FENCED
         change = sink.sealed(job_id, epoch) or sink.seal(job_id, epoch)
         summary = msgspec.json.encode(Summary(collector.tally.counts(), change))
-    except LedgerBusyError:
+    except StoreBusyError:
         raise  # the pool is as well as it was; the lease runs out and we come again
     except Exception as error:  # noqa: BLE001 - whatever the pool raises, the job must end
         attempt = ledger.status(job_id).fin_fails + 1

@@ -111,7 +111,7 @@ class Ledger(Protocol):
     A home brings its own clock. One object belongs to one thread; any number of objects, in
     any number of processes, may have the same home open. Calls about a job that is not there
     raise UnknownJobError, those that cannot reach or write the home a StateError; waiting for
-    a lock ends after two seconds with LedgerBusyError, after which the call may be repeated:
+    a lock ends after two seconds with StoreBusyError, after which the call may be repeated:
     every step may be.
     """
 

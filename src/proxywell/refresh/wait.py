@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from proxywell.errors import LedgerBusyError
+from proxywell.errors import StoreBusyError
 from proxywell.refresh.books import JobState, Tick
 from proxywell.refresh.closing import TICK_S
 from proxywell.refresh.ports import Bell, Ledger
@@ -97,7 +97,7 @@ def wait(
 def _tick(ledger: Ledger, job_id: str) -> Tick | None:
     try:
         return ledger.tick(job_id)
-    except LedgerBusyError:
+    except StoreBusyError:
         return None
 
 

@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 
 from proxywell.config.schema import PoolSettings
-from proxywell.errors import StateError, UsageError
+from proxywell.errors import (
+    DiskFullError,
+    StateError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreTooNewError,
+    UsageError,
+)
 from proxywell.pool import store as storing
 from proxywell.pool.pool import Pool
-from proxywell.pool.store import (
-    FILE_NAME,
-    LADDER,
-    DiskFullError,
-    PoolBusyError,
-    PoolDamagedError,
-    PoolTooNewError,
-    Store,
-)
+from proxywell.pool.store import FILE_NAME, LADDER, Store
 from tests.pool_makers import SetClock, candidate, endpoint, failed, passed
 
 READS = [True, False]
@@ -51,7 +50,7 @@ def test_a_file_of_a_later_version_is_refused_and_left_alone(
     filled: Path, other: sqlite3.Connection, read_only: bool
 ) -> None:
     other.execute(f"PRAGMA user_version={len(LADDER) + 1}")
-    with pytest.raises(PoolTooNewError, match=r"written by a later proxywell.*update proxywell"):
+    with pytest.raises(StoreTooNewError, match=r"written by a later proxywell.*update proxywell"):
         Store(filled / FILE_NAME, read_only=read_only)
     assert other.execute("SELECT count(*) FROM member").fetchone() == (400,)
 
@@ -88,7 +87,7 @@ def test_a_truncated_file_is_said_to_be_damaged_with_what_to_do(
     file = filled / FILE_NAME
     os.truncate(file, int(file.stat().st_size * share))
     with (
-        pytest.raises(PoolDamagedError, match=r"is damaged .*move it away and run `proxywell ref"),
+        pytest.raises(StoreDamagedError, match=r"is damaged .*move it away and run `proxywell ref"),
         Pool.open(filled, PoolSettings(), read_only=read_only) as pool,
     ):
         pool.members()
@@ -98,14 +97,14 @@ def test_a_truncated_file_is_said_to_be_damaged_with_what_to_do(
 def test_a_file_of_another_kind_is_refused_and_left_alone(tmp_path: Path, read_only: bool) -> None:
     file = tmp_path / FILE_NAME
     file.write_bytes(b"PK\x03\x04" * 5_000)
-    with pytest.raises(PoolDamagedError, match="is damaged"):
+    with pytest.raises(StoreDamagedError, match="is damaged"):
         Store(file, read_only=read_only)
     assert file.read_bytes() == b"PK\x03\x04" * 5_000
     file.unlink()
     foreign = sqlite3.connect(file)
     foreign.execute("CREATE TABLE songs (title)")
     foreign.close()
-    with pytest.raises(PoolDamagedError, match="is a database, but not a pool"):
+    with pytest.raises(StoreDamagedError, match="is a database, but not a pool"):
         Store(file, read_only=read_only)
 
 
@@ -116,7 +115,7 @@ def test_a_byte_flipped_in_a_row_is_found_when_it_is_read(filled: Path) -> None:
         data[at : at + 64] = b"\xff" * 64
     file.write_bytes(data)
     with (
-        pytest.raises(PoolDamagedError, match="is damaged"),
+        pytest.raises(StoreDamagedError, match="is damaged"),
         Pool.open(filled, PoolSettings()) as pool,
     ):
         pool.members()
@@ -128,7 +127,7 @@ def test_a_writer_that_keeps_the_file_is_waited_for_and_then_named(
     monkeypatch.setattr(storing, "BUSY_S", 0.05)
     with Pool.open(filled, PoolSettings(), SetClock()) as pool:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(PoolBusyError, match="another process has held it"):
+        with pytest.raises(StoreBusyError, match="another process has held it"):
             pool.record("b", 1, [(0, candidate(0), failed(endpoint(0)))])
         assert len(pool.members()) == 400  # readers do not wait
         other.execute("ROLLBACK")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxywell.errors import LedgerBusyError
+from proxywell.errors import StoreBusyError
 from proxywell.refresh.books import SubmitAnswer, Tick, Worker
 from proxywell.refresh.wait import GRACE_S, Driver, Until, WaitEnd, wait
 from tests.contract.ledger_world import JOB, TERMS, Homes, settled
@@ -107,7 +107,7 @@ def test_a_busy_ledger_is_asked_again_but_not_for_ever(monkeypatch: pytest.Monke
     watch = Watch(homes)
 
     def busy(job_id: str) -> Tick:
-        raise LedgerBusyError("busy")
+        raise StoreBusyError("busy")
 
     monkeypatch.setattr(homes.ledgers[0], "tick", busy)
     assert watch.until(Until.FINALISED) is WaitEnd.BOUND

@@ -16,7 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-from proxywell.errors import LedgerBusyError, StateError
+from proxywell.errors import (
+    DiskFullError,
+    StateError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreTooNewError,
+)
 from proxywell.refresh.books import JobRow, Lease, LedgerEvent, Part
 from proxywell.refresh.closing import LedgerRules
 from proxywell.refresh.ledgers.ruled import (
@@ -274,7 +280,7 @@ class SqliteLedger(RuledLedger):
             self._db.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > SCHEMA_VERSION:
-                raise StateError(
+                raise StoreTooNewError(
                     f"{self.path} was written by a later proxywell (ledger version {version}, this"
                     f" one knows {SCHEMA_VERSION}); use that version, or another --state directory"
                 )
@@ -378,19 +384,19 @@ def _stages(blocks: Iterable[Block]) -> Iterator[list[Block]]:
 def _as_state_error(error: sqlite3.Error, path: Path) -> StateError:
     name = str(getattr(error, "sqlite_errorname", ""))
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return LedgerBusyError(
+        return StoreBusyError(
             f"{path} stayed locked for {BUSY_MS / 1000:g} s; another program holds it:"
             " stop that program, or use another --state directory"
         )
     if name.startswith("SQLITE_FULL"):
-        return StateError(f"the disk is full: {path} cannot grow; free some space and run again")
+        return DiskFullError(f"the disk is full: {path} cannot grow; free some space and run again")
     if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return StateError(
             f"{path} cannot be opened for writing; check its permissions and those of its"
             " directory, or name another one with --state"
         )
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-        return StateError(
+        return StoreDamagedError(
             f"{path} is damaged or is not a ledger; move it away (its jobs are lost, the pool"
             " is not) and run again"
         )
