@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -143,7 +144,9 @@ class LocalEngine:
     # --- several, each in a process
 
     def _supervise(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+        # Children inherit the mask; the tracker first, since its start lets SIGINT through again.
+        multiprocessing.resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         children = [_Child(number) for number in range(self._workers)]
         try:
             ledger = self._open_ledger()
