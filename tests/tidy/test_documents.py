@@ -97,6 +97,36 @@ def test_the_map_names_the_rules_that_are_held_to_purity() -> None:
     assert files_named(" ".join(told[1].split())) == set(PURE)
 
 
+def commands_named(text: str) -> set[str]:
+    """Commands of proxywell that a document names, in code marks or in a block of code."""
+    words = r"proxywell(?: --debug)? ([a-z]+)(?: ([a-z]+))?"
+    shown = re.findall(r"`[^`\n]+`|^    .*$", text, flags=re.MULTILINE)
+    return {f"{name} {more}".strip() for span in shown for name, more in re.findall(words, span)}
+
+
+def unknown_commands(text: str) -> set[str]:
+    """Of those, the ones that are no command; behind a command without others stands input."""
+    known = {name: isinstance(command, click.Group) for name, command in reference.commands()}
+    return {
+        name
+        for name in commands_named(text)
+        if name not in known and known.get(name.partition(" ")[0]) is not False
+    }
+
+
+@pytest.mark.parametrize("pattern", ["README.md", "CONTRIBUTING.md", "docs/operating/*.md"])
+def test_every_command_that_a_document_names_is_one(pattern: str) -> None:
+    for document in ROOT.glob(pattern):
+        assert unknown_commands(document.read_text("utf-8")) == set(), document.name
+
+
+def test_planted_names_of_no_command_are_found() -> None:
+    text = (
+        "`proxywell refresh` and `proxywell refesh`, `proxywell job wai ID`\n\n    proxywell lost\n"
+    )
+    assert unknown_commands(text) == {"refesh", "job wai", "lost"}
+
+
 def test_decisions_are_numbered_without_gaps_and_short() -> None:
     records = sorted((ROOT / "docs" / "adr").glob("*.md"))
     assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
