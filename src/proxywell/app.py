@@ -14,18 +14,17 @@ from msgspec import Raw, Struct, structs
 
 from proxywell.checking.checker import Checker
 from proxywell.checking.inspections import default_inspections
-from proxywell.checking.judge import parse_judge
 from proxywell.checking.judges import Judges, loopback_source
 from proxywell.config.schema import CheckingSettings, JudgeSettings, NetworkSettings, Settings
-from proxywell.errors import InputMissingError, ProxywellError
+from proxywell.errors import InputMissingError, ProxywellError, SettingsError
 from proxywell.model.candidate import Candidate
 from proxywell.model.clock import SystemClock
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.member import PoolMember
 from proxywell.model.progress import Progress
-from proxywell.model.report import PoolChange, RefreshReport
+from proxywell.model.report import Outcome, PoolChange, RefreshReport
 from proxywell.model.verdict import Verdict
-from proxywell.net.guard import Guard
+from proxywell.net.guard import Guard, canonical_address
 from proxywell.net.loop import run
 from proxywell.pool.lookup import endpoint_of
 from proxywell.pool.pool import Pool
@@ -84,24 +83,12 @@ async def open_checker(
         UsageError: A judge is misspelt or refused.
         NoJudgeError: No judge answers a direct request.
     """
-    checking = settings.checking
-    source_address = checking.source_address
-    if source_address is None and settings.network.allow_private:
-        # a proxy beside us on 127.0.0.1 must not be taken for ourselves
-        source_address = loopback_source(settings.judges)
-    judges = Judges(
-        settings.judges,
-        settings.judge,
-        settings.network,
-        _guard(settings),
-        clock=_CLOCK,
-        source_address=source_address,
-        answer_max_bytes=checking.judge_answer_max_bytes,
-    )
+    source_address = _source_address(settings)
+    judges = _judges(settings, source_address)
     async with (
         judges,
         Checker(
-            structs.replace(checking, source_address=source_address),
+            structs.replace(settings.checking, source_address=source_address),
             panel=judges,
             guard=_guard(settings, judges.own_addresses),
             inspections=[
@@ -114,6 +101,42 @@ async def open_checker(
         ) as checker,
     ):
         yield checker
+
+
+def must_be_sound(settings: Settings) -> None:
+    """Find out now what would otherwise be told when the first checker starts.
+
+    Raises:
+        UsageError: A judge is misspelt or refused.
+        SettingsError: A key, a file of certificates or a local address is none.
+    """
+    source_address = settings.checking.source_address
+    if source_address is not None and canonical_address(source_address) is None:
+        raise SettingsError(
+            f"checking.source_address: {source_address!r} is not an address of this machine, "
+            "such as 127.0.0.2"
+        )
+    _judges(settings, _source_address(settings))
+
+
+def _source_address(settings: Settings) -> str | None:
+    given = settings.checking.source_address
+    if given is None and settings.network.allow_private:
+        # a proxy beside us on 127.0.0.1 must not be taken for ourselves
+        return loopback_source(settings.judges)
+    return given
+
+
+def _judges(settings: Settings, source_address: str | None) -> Judges:
+    return Judges(
+        settings.judges,
+        settings.judge,
+        settings.network,
+        _guard(settings),
+        clock=_CLOCK,
+        source_address=source_address,
+        answer_max_bytes=settings.checking.judge_answer_max_bytes,
+    )
 
 
 def _guard(settings: Settings, own: frozenset[str] = frozenset()) -> Guard:
@@ -156,19 +179,19 @@ def refresh(
         show: Gets a look at the progress, some times a second.
 
     Returns:
-        The report; balanced, ``outcome`` is not None.
+        The report; balanced, ``outcome`` is not None. It is ``failed``, with the reason, when
+        nothing could be checked, because no judge answers for example.
 
     Raises:
         UsageError: A judge is misspelt; nothing was started.
         InputMissingError: A file that was named is not there or is no list.
         NoSourceError: Not one source could be read.
-        NoJudgeError: No judge answers a direct request.
         StateError: The state directory cannot be written.
+        ProxywellError: Nobody can go on with a job of which something was done.
         KeyboardInterrupt: Passed on; the job stays open.
     """
     asked_s = _CLOCK.monotonic_s()
-    for judge in settings.judges:
-        parse_judge(judge)  # what is misspelt is told before anything starts
+    must_be_sound(settings)
     specs = chosen_sources(settings.sources.lists)
     book = YieldBook(state_dir / SOURCES_DIR)
     with Pool.open(state_dir, settings.pool) as pool:
@@ -179,7 +202,7 @@ def refresh(
             reading = run(read_candidates(settings, specs, state_dir / SOURCES_DIR))
             must_have_read(reading, specs)
             sink.saw_lists(reading.reports)
-            read_s = _CLOCK.monotonic_s() - asked_s
+            read_s = round(_CLOCK.monotonic_s() - asked_s, 3)
             dossier = Dossier(
                 workers=wish.workers,
                 sources=reading.reports,
@@ -199,7 +222,13 @@ def refresh(
                 deadline_s=wish.deadline_s,
             )
             reading.candidates.clear()
-            return room.wait_for(job_id, until=wish.until, show=show)
+            try:
+                return room.wait_for(job_id, until=wish.until, show=show)
+            except ProxywellError:
+                report = room.report(job_id)
+                if report.outcome is not Outcome.FAILED:
+                    raise
+                return report
 
 
 @contextmanager

@@ -257,7 +257,8 @@ class Checker:
 
     def passed(self, check: Check, probe: Probe, now_s: float) -> None:
         """Stage 1 is passed: the inspections begin."""
-        self._doubts.passed(now_s)
+        # the judge was well when it was asked, which may be long ago: not when its answer came
+        self._doubts.passed(probe.opened_s)
         self._keep(check, self._examine(check, probe))
 
     def failed(self, check: Check, now_s: float) -> None:

@@ -129,7 +129,7 @@ class Probe(Conversation):
             sighting=self.sighting,
             request=self.request,
             connect_ms=self.connect_ms,
-            latency_ms=self.latency_ms,
+            latency_ms=None if self.latency_ms is None else round(self.latency_ms, 1),
         )
 
     # --- called by the reactor

@@ -59,6 +59,9 @@ def check(loaded: Loaded, state_dir: Path) -> None:
 
     Exit status: 0 all right, 2 something is wrong, in one sentence.
     """
+    from proxywell import app
+
+    app.must_be_sound(loaded.settings)
     given = [origin for origin in loaded.origins.values() if origin.kind is not OriginKind.DEFAULT]
     file = f"settings file {loaded.file}" if loaded.file else "no settings file"
     click.echo(f"settings are right: {file}, {len(given)} given, the rest by default")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import Any
 
@@ -89,6 +90,7 @@ def program(arguments: list[str] | None = None) -> None:
     (``| head``) has had enough: 0, and nothing is said.
     """
     _fill_closed_streams()
+    signal.signal(signal.SIGTERM, _interrupt)
     arguments, debug = _debug_first(sys.argv[1:] if arguments is None else arguments)
     try:
         status = _run(arguments)
@@ -99,6 +101,14 @@ def program(arguments: list[str] | None = None) -> None:
     except BaseException as error:  # noqa: BLE001 - the one place where all of them end
         status = _explain(error, debug)
     raise SystemExit(status)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """Take SIGTERM for Ctrl-C: state is kept, and how to go on is said.
+
+    Commands that serve put a handler of their own in its place.
+    """
+    raise KeyboardInterrupt
 
 
 def _fill_closed_streams() -> None:

@@ -14,7 +14,7 @@ from proxywell.cli.output import show_object
 from proxywell.cli.progress import progress_bar
 from proxywell.config.schema import Settings
 from proxywell.errors import UsageError
-from proxywell.model.report import RefreshReport
+from proxywell.model.report import Outcome, RefreshReport
 
 
 @click.command()
@@ -84,6 +84,8 @@ def refresh(
 
 
 def _status(report: RefreshReport) -> int:
+    if report.outcome is Outcome.FAILED:
+        click.echo(f"proxywell: {report.reason}", err=True)
     if report.items.planned:
         return exit_status(report)
     from proxywell.sources.reader import why_nothing

@@ -36,7 +36,7 @@ class JudgeTrust(StrEnum):
     UNSIGNED = "unsigned"
 
 
-class CheckStep(Struct, frozen=True, omit_defaults=True, gc=False):
+class CheckStep(Struct, frozen=True, gc=False):
     """One check within a verdict.
 
     Attributes:

@@ -192,7 +192,7 @@ class RefreshRoom:
                 carrier.wait(Until.FINALISED, FINAL_S)
         except KeyboardInterrupt:
             carrier.leave()
-            self._announce(JobLeftOpen(job_id=job_id))
+            self._announce(JobLeftOpen(job_id=job_id, state_dir=str(self._state_dir)))
             raise
         except ProxywellError as error:
             carrier.leave()
@@ -304,7 +304,7 @@ class RefreshRoom:
         """Nothing can be done here: close a job of which nothing is lost, keep any other."""
         with contextlib.suppress(ProxywellError):
             if self._ledger.status(job_id).checked:
-                self._announce(JobLeftOpen(job_id=job_id))
+                self._announce(JobLeftOpen(job_id=job_id, state_dir=str(self._state_dir)))
                 return
             self._ledger.cancel(job_id, GivenUpWhy.CANCELLED, "failed", str(error))
             closing = self._carrier(job_id, work=False)

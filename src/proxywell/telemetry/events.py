@@ -179,11 +179,12 @@ class JobCreated(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobLeftOpen(Event):
-    """Refresh job {job_id} is kept as it stands; go on with: proxywell job wait {job_id}."""
+    """Job {job_id} is kept: `proxywell job wait {job_id} --state {state_dir}` goes on with it."""
 
     name = "refresh.job_left_open"
     level = logging.WARNING
     job_id: str
+    state_dir: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,9 @@ def test_show_never_shows_credentials(capsys: pytest.CaptureFixture[str], form: 
 
 
 def test_check_says_where_settings_came_from(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("proxywell.toml").write_text(
+        "judges = ['azenv:http://judge.example/']\n[refresh]\nmin_count = 3\n", encoding="utf-8"
+    )
     assert config(capsys, "check")[:2] == (
         0, "settings are right: settings file proxywell.toml, 3 given, the rest by default\n"
     )  # fmt: skip
@@ -93,3 +96,21 @@ def test_a_wrong_subcommand_is_answered_with_the_nearest_one(
     status, _, err = config(capsys, "shw")
     assert status == 2
     assert "did you mean 'show'" in err.lower()
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("judges = ['foo:http://x.example/']", "foo"),
+        ("[judge]\npublic_keys = ['zzz']", "judge.public_keys"),
+        ("[judge]\nca_file = '/nowhere/ca.pem'", "/nowhere/ca.pem"),
+        ("[checking]\nsource_address = 'foo'", "checking.source_address"),
+    ],
+)
+def test_check_finds_what_would_only_be_told_when_a_job_starts(
+    capsys: pytest.CaptureFixture[str], line: str, told: str
+) -> None:
+    Path("proxywell.toml").write_text(line + "\n", encoding="utf-8")
+    status, out, err = config(capsys, "check")
+    assert (status, out) == (2, "")
+    assert told in err
