@@ -81,7 +81,7 @@ async def test_hostile_lists_on_the_network_stop_nothing(home: Home, short_list:
             server.put("/moved", b"", metadata, status="302 Found"): "169.254.169.254",
             server.put("/page.txt", HTML.encode(), "Content-Type: text/html"): "HTML",
         }
-        hasty = {"PROXYWELL_SOURCES__TOTAL_S": "2"}
+        hasty = {"PROXYWELL_SOURCES__TOTAL_S": "1.5"}
         for place in places:
             alone = await asyncio.to_thread(home.run, "refresh", "--source", place, more=hasty)
             assert alone.status == 1, place
@@ -168,7 +168,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_told_and_room_mends_it(home: Home, tiny_disk: Path) -> None:
     state = str(tiny_disk / "state")
-    done = home.run("refresh", "--limit", "150", "--state", state)
+    done = home.run("refresh", "--limit", "60", "--state", state)
     assert done.status == 1
     assert "space" in done.sentence or "disk is full" in done.sentence
     subprocess.run(["mount", "-o", "remount,size=20m", str(tiny_disk)], check=True)

@@ -33,7 +33,7 @@ def started(home: Home, *arguments: str) -> tuple[subprocess.Popen[str], str]:
     return process, job_id
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", [pytest.param("1", marks=pytest.mark.deep), "2"])
 def test_after_ctrl_c_the_job_goes_on_where_it_stopped(home: Home, workers: str) -> None:
     process, job_id = started(home, "--workers", workers)
     time.sleep(0.7)
@@ -89,6 +89,7 @@ def test_a_job_that_was_killed_at_any_instant_is_finished_by_job_wait(
     kill_and_wait(home, seed)
 
 
+@pytest.mark.deep
 def test_a_job_whose_waiter_was_killed_too_is_finished_by_the_next(home: Home) -> None:
     process, job_id = started(home)
     time.sleep(0.3)
