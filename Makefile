@@ -26,7 +26,7 @@ check: .venv/test.ready         ## style, types, doors, tidy, unit and contract 
 
 deep: .venv/test.ready          ## many thousand examples and seeds; planted bugs
 	tools/system-packages
-	PROXYWELL_TEST_PROFILE=deep $(BIN)/python -m pytest
+	PROXYWELL_TEST_PROFILE=deep $(BIN)/python -m pytest -o timeout=1800
 
 bench: .venv/test.ready         ## every benchmark, with a record in benchmarks/records/
 	$(BIN)/python -m benchmarks
