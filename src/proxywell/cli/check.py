@@ -10,6 +10,8 @@ from contextlib import aclosing
 from typing import Any, Final
 
 import rich_click as click
+from click.core import ParameterSource
+from click.globals import get_current_context
 
 from proxywell.cli.exit_codes import DONE, NOTHING_DONE
 from proxywell.cli.options import Output, loaded_option, output_option, setting_flag
@@ -34,6 +36,8 @@ COLUMNS: Final = (
     "latency_ms",
     "failure",
 )
+TABLE_COLUMNS: Final = tuple(name for name in COLUMNS if name != "working")  # failure tells it
+SPARE: Final = ("https", "protocols", "anonymity")  # in a narrow terminal
 _TOP_REASONS: Final = 5
 _SHOW_EVERY_S: Final = 0.1
 
@@ -87,7 +91,7 @@ def check(
     """
     line = _line(template)
     if template is not None:
-        output = Output.TXT
+        output = _only_txt(output)
     if not files and sys.stdin.isatty():
         raise UsageError("no candidates: name a file, a URL, or - and type them in")
     from proxywell import app
@@ -99,7 +103,8 @@ def check(
     reading = loop.run(app.read_candidates(settings, specs, cache_dir=None))
     app.must_have_read(reading, specs)
     candidates = reading.candidates
-    with Rows(output, COLUMNS, line=line) as rows, progress_bar() as bar:
+    columns = TABLE_COLUMNS if output is Output.TABLE else COLUMNS
+    with Rows(output, columns, line=line, spare=SPARE) as rows, progress_bar() as bar:
         summary = Summary(len(candidates), reading.why_nothing, _shower(rows, show_all), bar)
         if workers > 1 and candidates:
             app.check_in_processes(
@@ -176,6 +181,17 @@ def _line(template: str | None) -> Callable[[Any], str]:
     if template is None:
         return lambda verdict: str(verdict.proxy)
     return template_line(template, Verdict.__struct_fields__)
+
+
+def _only_txt(output: Output) -> Output:
+    """The form that a template makes; another one that was named is at odds with it."""
+    source = get_current_context().get_parameter_source("output")
+    if source is ParameterSource.COMMANDLINE and output is not Output.TXT:
+        raise UsageError(
+            f"--template makes lines of text, --output {output.value} asks for something else; "
+            "leave one of them out"
+        )
+    return Output.TXT
 
 
 def _shower(rows: Rows, show_all: bool) -> Callable[[Verdict], None]:

@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 
 from proxywell.cli import funnel
 from proxywell.cli.exit_codes import SURROUNDINGS_FAILED
-from proxywell.cli.members import COLUMNS
+from proxywell.cli.members import COLUMNS, SPARE
 from proxywell.cli.options import Output, loaded_option
 from proxywell.cli.output import show_rows
 from proxywell.cli.progress import progress_bar
@@ -87,7 +87,9 @@ def demo(loaded: Loaded, profile: str, seed: int, **_places: Any) -> None:
     member and sends one request through it. Ends by itself in under a minute.
     """
     from proxywell import app
+    from proxywell.lab.profile import load_profile
 
+    load_profile(profile)  # a wrong one is refused here, not in the lab's own process
     with tempfile.TemporaryDirectory(prefix="proxywell-demo-") as place, _lab(profile, seed) as lab:
         groups = ", ".join(f"{count} {name}" for name, count in lab.counts["groups"].items())
         _say(f"1. A simulated internet on loopback: {groups}.")
@@ -102,7 +104,7 @@ def demo(loaded: Loaded, profile: str, seed: int, **_places: Any) -> None:
             chosen = pool.choose(MemberFilter(), FETCH_TRIES, SystemRandom().random)
         _say(_against_the_truth(_truth(lab), members))
         _say(f"3. The pool, best first ({SHOWN} of {report.pool.after}).")
-        show_rows(members[:SHOWN], Output.TABLE, COLUMNS)
+        show_rows(members[:SHOWN], Output.TABLE, COLUMNS, spare=SPARE)
         _say("4. One request through a member of the pool.")
         asked = next(judge for judge in lab.judges if judge.startswith("ip:"))[len("ip:") :]
         fetched = None if isinstance(chosen, NothingFits) else _fetch(chosen, asked, settings)

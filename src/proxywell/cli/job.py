@@ -15,6 +15,7 @@ from proxywell.cli.options import Duration, Output, loaded_option, output_option
 from proxywell.cli.output import show_object, show_rows
 from proxywell.cli.progress import progress_bar
 from proxywell.config.loader import Loaded
+from proxywell.config.places import readable
 from proxywell.config.schema import RefreshSettings, Settings
 from proxywell.model.report import RefreshReport
 from proxywell.refresh.ledgers.ruled import unknown_job
@@ -22,6 +23,7 @@ from proxywell.refresh.ledgers.sqlite import FILE_NAME
 from proxywell.refresh.run import RefreshRoom
 
 COLUMNS = ("job_id", "outcome", "planned", "checked", "given_up", "pending", "working", "total_s")
+SPARE = ("pending", "given_up", "planned")  # in a narrow terminal
 
 
 class _Line(msgspec.Struct):
@@ -52,7 +54,9 @@ def list_jobs(loaded: Loaded, state_dir: Path, output: Output) -> None:
     if output is Output.JSON:
         show_object(reports, output, str)
     else:
-        show_rows([_line(report) for report in reports], output, COLUMNS)
+        show_rows([_line(report) for report in reports], output, COLUMNS, spare=SPARE)
+    if not reports:
+        click.echo("proxywell: there is no refresh job yet; run: proxywell refresh", err=True)
 
 
 @job.command()
@@ -104,7 +108,7 @@ def cancel(settings: Settings, state_dir: Path, job_id: str, output: Output) -> 
 @contextmanager
 def _looking(settings: RefreshSettings, state_dir: Path) -> Iterator[RefreshRoom | None]:
     """A room that only looks; None where there never was a job, so that nothing is made."""
-    if not (state_dir / FILE_NAME).exists():
+    if not (readable(state_dir) / FILE_NAME).exists():
         yield None
         return
     with RefreshRoom(state_dir, settings, sink=None) as room:

@@ -15,7 +15,7 @@ from proxywell.cli.exit_codes import DONE, NOTHING_DONE, PARTLY_DONE
 from proxywell.cli.options import Output, loaded_option, output_option
 from proxywell.cli.output import cell, show_object, show_rows
 from proxywell.config.loader import Loaded
-from proxywell.config.places import make_ready
+from proxywell.config.places import make_ready, readable
 from proxywell.config.schema import Settings
 from proxywell.errors import UsageError, suggestion
 from proxywell.model.endpoint import Protocol
@@ -40,8 +40,8 @@ COLUMNS: Final = (
     "latency_ms",
     "times_passed",
     "times_checked",
-    "last_ok_at",
 )
+SPARE: Final = ("https", "times_checked", "times_passed", "score")  # in a narrow terminal
 VERIFY_ROUNDS_MAX: Final = 5
 
 
@@ -121,7 +121,7 @@ def _known(option: str, text: str | None, words: type[Protocol | Anonymity]) -> 
 @contextmanager
 def looking(loaded: Loaded, state_dir: Path) -> Iterator[Pool]:
     """The pool of a state directory, to be read; one that is not there is empty."""
-    with Pool.open(state_dir, loaded.settings.pool, read_only=True) as pool:
+    with Pool.open(readable(state_dir), loaded.settings.pool, read_only=True) as pool:
         yield pool
 
 
@@ -397,7 +397,7 @@ def _show(members: list[PoolMember], output: Output) -> None:
         from proxywell.pool.formats import CSV_COLUMNS
 
         columns = CSV_COLUMNS
-    show_rows(members, output, columns, line=lambda member: str(member.proxy))
+    show_rows(members, output, columns, line=lambda member: str(member.proxy), spare=SPARE)
 
 
 def _remark(text: str) -> None:

@@ -11,7 +11,7 @@ import csv
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from types import TracebackType
@@ -28,6 +28,13 @@ _WORDS = {None: "", True: "true", False: "false"}
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _FIELD = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 _OFF_TERMINAL_WIDTH = 10_000  # no line of a file is wrapped
+_HEADERS = {
+    "latency_ms": "ms", "times_passed": "passed", "times_checked": "checks", "total_s": "seconds",
+}  # fmt: skip
+_WHOLE = frozenset({"proxy", "exit_ip", "failure", "job_id"})  # what people copy is never wrapped
+_IF_KNOWN = frozenset({"country", "failure"})  # shown if any row has one
+_FOLDED_MIN = 8  # characters, of a column that may be wrapped
+_GAP = 3  # between two columns: a blank on either side, and the box between them
 
 
 class Rows:
@@ -40,6 +47,7 @@ class Rows:
         form: The form that was asked for.
         columns: Fields to show in a table or CSV, in order; JSON forms show all fields.
         line: One row as one line of ``txt``.
+        spare: Columns that a table leaves out if the terminal is too narrow, the first one first.
         out: Where to; None: stdout.
     """
 
@@ -49,12 +57,14 @@ class Rows:
         columns: Sequence[str],
         *,
         line: Callable[[Any], str] | None = None,
+        spare: Sequence[str] = (),
         out: TextIO | None = None,
     ) -> None:
         assert form is not Output.TXT or line is not None, "txt needs a rule for a line"
         self._form = form
         self._columns = columns
         self._line = line
+        self._spare = spare
         self._out = out or sys.stdout
         self._table: list[list[str]] = []
         self._count = 0
@@ -75,7 +85,7 @@ class Rows:
         if self._form is Output.JSON:
             self._out.write("\n]\n" if self._count else "[]\n")
         elif self._form is Output.TABLE and self._count:
-            _print_table(self._columns, self._table, self._out)
+            _print_table(self._columns, self._table, self._spare, self._out)
         self._out.flush()
 
     def row(self, row: Any) -> None:
@@ -102,9 +112,10 @@ def show_rows(
     columns: Sequence[str],
     *,
     line: Callable[[Any], str] | None = None,
+    spare: Sequence[str] = (),
 ) -> None:
     """Print all rows to stdout; the arguments are those of ``Rows``."""
-    with Rows(form, columns, line=line) as printer:
+    with Rows(form, columns, line=line, spare=spare) as printer:
         for row in rows:
             printer.row(row)
 
@@ -148,6 +159,8 @@ def cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 100 else f"{value:.2f}".rstrip("0").rstrip(".")
+    if isinstance(value, list | tuple):
+        return ", ".join(cell(one) for one in value)  # may be wrapped between two of them
     return visible(_text(value))
 
 
@@ -162,9 +175,14 @@ def template_line(template: str, known: Iterable[str]) -> Callable[[Any], str]:
         A rule for ``Rows``; what is not known is empty.
 
     Raises:
-        UsageError: A name in the template is no field.
+        UsageError: A name in the template is no field, or it has none.
     """
     names = set(known)
+    if not _FIELD.search(template):
+        raise UsageError(
+            f"template: no field in {template!r}, so that all lines would be the same; write one "
+            f"as {{{{proxy}}}} (fields: {', '.join(sorted(names))})"
+        )
     for name in _FIELD.findall(template):
         if name not in names:
             raise UsageError(
@@ -200,16 +218,58 @@ def _csv_cell(value: object) -> str:
     return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA_STARTS) else text
 
 
-def _print_table(columns: Sequence[str], table: Sequence[Sequence[str]], out: TextIO) -> None:
+def _print_table(
+    columns: Sequence[str], table: Sequence[Sequence[str]], spare: Sequence[str], out: TextIO
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    terminal = shutil.get_terminal_size().columns if out.isatty() else _OFF_TERMINAL_WIDTH
+    kept = _fitting(columns, table, spare, terminal)
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        shown.add_column(column.replace("_", " "), overflow="fold")
+    for name in kept:
+        shown.add_column(_header(name), overflow="fold", no_wrap=name in _WHOLE)
     for cells in table:
-        shown.add_row(*(Text(text) for text in cells))
-    width = shutil.get_terminal_size().columns if out.isatty() else _OFF_TERMINAL_WIDTH
-    Console(file=out, width=width, highlight=False, emoji=False, markup=False).print(shown)
+        shown.add_row(
+            *(Text(text) for name, text in zip(columns, cells, strict=True) if name in kept)
+        )
+    # what must stay whole is rather wrapped by the terminal, which still copies it as one
+    width = max(terminal, _width(kept, folded_max=_FOLDED_MIN))
+    # without a height, rich takes a dumb terminal's width for 80
+    console = Console(
+        file=out, width=width, height=len(table), highlight=False, emoji=False, markup=False
+    )
+    console.print(shown)
+
+
+def _fitting(
+    columns: Sequence[str], table: Sequence[Sequence[str]], spare: Sequence[str], terminal: int
+) -> dict[str, int]:
+    """The columns to show and how wide each wants to be, in order."""
+    from rich.cells import cell_len
+
+    kept: dict[str, int] = {}
+    for place, name in enumerate(columns):
+        cells = [row[place] for row in table]
+        if name not in _IF_KNOWN or any(text != NOTHING for text in cells):
+            kept[name] = max(cell_len(text) for text in (_header(name), *cells))
+    for name in spare:
+        if _width(kept) <= terminal:
+            break
+        kept.pop(name, None)
+    return kept
+
+
+def _width(kept: Mapping[str, int], *, folded_max: int | None = None) -> int:
+    """How wide a table is whose wrapped columns are narrowed to ``folded_max``."""
+    widths = [
+        wide if folded_max is None or name in _WHOLE else min(wide, folded_max)
+        for name, wide in kept.items()
+    ]
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _header(name: str) -> str:
+    return _HEADERS.get(name, name.replace("_", " "))

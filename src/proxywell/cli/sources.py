@@ -13,6 +13,7 @@ from msgspec import Struct
 from proxywell.cli.options import Duration, Output, loaded_option, output_option, setting_flag
 from proxywell.cli.output import show_object, show_rows
 from proxywell.config.loader import Loaded
+from proxywell.config.places import readable
 from proxywell.errors import InputMissingError
 from proxywell.model.clock import SystemClock
 from proxywell.model.shown import visible
@@ -143,7 +144,7 @@ def yields(loaded: Loaded, state_dir: Path, output: Output) -> None:
             barren=known.barren,
             rests_s=interval_s(specs[source].interval_s, known) if source in specs else None,
         )
-        for source, known in YieldBook(state_dir / COPIES).known().items()
+        for source, known in YieldBook(readable(state_dir) / COPIES).known().items()
     ]
     if not rows:
         _remark("no source has been through a refresh yet; run: proxywell refresh")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 from proxywell.errors import StateError
@@ -38,6 +40,41 @@ def state_directory(given: Path | None) -> Path:
         return given.expanduser().absolute()
     except RuntimeError as error:
         raise StateError(f"state directory {given}: {error}; name it in full") from error
+
+
+def readable(directory: Path) -> Path:
+    """See that what is at a state directory's place can be read; one not there is empty.
+
+    Args:
+        directory: From ``state_directory``.
+
+    Returns:
+        The same path.
+
+    Raises:
+        StateError: It is no directory, or this user may not look into it.
+    """
+    try:
+        is_directory = stat.S_ISDIR(directory.stat().st_mode)
+    except FileNotFoundError:
+        return directory
+    except NotADirectoryError:  # a file somewhere above
+        is_directory = False
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise StateError(_cannot_be_read(directory, why)) from error
+    if not is_directory:
+        raise StateError(f"state directory {directory} is a file; name a directory with --state")
+    if not os.access(directory, os.R_OK | os.X_OK):
+        raise StateError(_cannot_be_read(directory, os.strerror(errno.EACCES)))
+    return directory
+
+
+def _cannot_be_read(directory: Path, why: str) -> str:
+    return (
+        f"state directory {directory} cannot be read ({why}); mend that, or name another one "
+        "with --state"
+    )
 
 
 def make_ready(directory: Path) -> Path:

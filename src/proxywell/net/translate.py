@@ -92,6 +92,9 @@ def failure_of_errno(number: int, stage: Stage) -> FailureKind:
     """
     if number == errno.ETIMEDOUT:  # the kernel's own patience ended before ours
         return _TIMED_OUT[stage]
+    if number == errno.EINVAL and stage is Stage.CONNECT:
+        # a source address of ours from which that network cannot be reached, such as 127.0.0.2
+        return FailureKind.LOCAL_FAULT
     return _BY_ERRNO.get(number, FailureKind.INTERNAL)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,44 @@ def test_check_stores_nothing_so_it_needs_no_state_directory(run: Run, tmp_path:
     assert not (tmp_path / "state").exists()
 
 
+LOOKING = [
+    ["list"], ["random"], ["explain", "1.2.3.4:80"], ["export"], ["backup", "copy"],
+    ["job", "list"], ["job", "show", "j"], ["job", "wait", "j"], ["sources", "yields"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", LOOKING)
+def test_a_state_directory_that_is_a_file_is_said_in_our_words(
+    run: Run, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for place in ("file", "file/below"):
+        status, out, err = run(*command, "--state", str(tmp_path / place))
+        assert (status, out) == (1, "")
+        assert f"state directory {tmp_path / place} " in err
+        assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
+@pytest.mark.parametrize("command", LOOKING)
+def test_a_state_directory_that_may_not_be_read_is_said_in_our_words(
+    run: Run, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "closed").mkdir(mode=0o000)
+    for place in ("closed", "closed/below"):
+        status, out, err = run(*command, "--state", str(tmp_path / place))
+        assert (status, out) == (1, "")
+        assert f"state directory {tmp_path / place} cannot be " in err
+        assert err.count("\n") == 1
+
+
+def test_no_job_yet_is_said_on_stderr(run: Run) -> None:
+    status, out, err = run("job", "list")
+    assert (status, out) == (0, "")
+    assert err == "proxywell: there is no refresh job yet; run: proxywell refresh\n"
+    assert run("job", "list", "--output", "json")[1] == "[]\n"
+
+
 def test_the_help_of_a_flag_comes_from_the_setting(run: Run) -> None:
     status, out, _ = run("probe", "--help")
     assert status == 0
@@ -161,6 +200,9 @@ def test_the_help_of_a_flag_comes_from_the_setting(run: Run) -> None:
         (["probe", "--config", "absent.toml"], "settings file absent.toml is not there"),
         (["refresh", "--deadline-s", "nan"], "nan is no number of seconds"),
         (["refresh", "--deadline-s", "inf"], "inf is no number of seconds"),
+        (["demo", "--profile", "nosuch"], "no lab profile 'nosuch'"),
+        (["check", "x", "--template", "{{proxy}}", "--output", "csv"], "--output csv asks for"),
+        (["check", "x", "--template", "proxy"], "no field in 'proxy'"),
         (["job", "wait", "a", "--deadline-s", "0.5"], "0.5 is not in the range x>=1"),
     ],
 )

@@ -146,7 +146,7 @@ def test_a_number_below_zero_is_no_formula() -> None:
         ("{{proxy}} {{protocol}} {{latency_ms}}", "socks5://1.2.3.4:1080 socks5 123.456"),
         ("{{ proxy }}", "socks5://1.2.3.4:1080"),
         ("{{exits}}|{{https}}|{{seen_at}}", "1.2.3.4,2001:db8::1|true|2026-01-02T03:04:05Z"),
-        ("{proxy} %s {0} $HOME", "{proxy} %s {0} $HOME"),
+        ("{proxy} %s {0} $HOME {{https}}", "{proxy} %s {0} $HOME true"),
     ],
 )
 def test_a_template_fills_in_fields_and_nothing_else(template: str, line: str) -> None:
@@ -179,3 +179,64 @@ def test_an_object_is_shown_in_words_or_as_json(
 ) -> None:
     show_object(FULL, form, words)
     assert check(capsys.readouterr().out)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+MEMBER: dict[str, object] = {
+    "proxy": "socks4a://203.113.187.145:65535",
+    "anonymity": "transparent",
+    "exit_ip": "203.113.187.146",
+    "country": None,
+    "https": True,
+    "protocols": ("socks4", "socks4a", "socks5"),
+    "latency_ms": 1234.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("width", "header"),
+    [
+        (70, ["proxy", "anonymity", "exit", "ip", "ms"]),
+        (80, ["proxy", "anonymity", "exit", "ip", "ms"]),
+        (100, ["proxy", "anonymity", "exit", "ip", "protocols", "ms"]),
+        (160, ["proxy", "anonymity", "exit", "ip", "https", "protocols", "ms"]),
+    ],
+)
+def test_a_narrow_terminal_loses_columns_and_never_folds_what_people_copy(
+    width: int, header: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "dumb")
+    out = Terminal()
+    with Rows(Output.TABLE, tuple(MEMBER), spare=("https", "protocols"), out=out) as printer:
+        printer.row(MEMBER)
+    lines = out.getvalue().splitlines()
+    assert lines[0].split() == header
+    assert "socks4a://203.113.187.145:65535" in lines[2]
+    assert "203.113.187.146" in lines[2]
+    if width >= 80:
+        assert len(lines) == 3
+        assert max(len(line) for line in lines) <= width
+
+
+def test_a_column_that_is_known_of_no_row_can_be_left_out() -> None:
+    assert "country" not in printed_table([MEMBER])
+    assert "country" in printed_table([MEMBER, MEMBER | {"country": "DE"}])
+
+
+def printed_table(rows: list[dict[str, object]]) -> str:
+    out = io.StringIO()
+    with Rows(Output.TABLE, tuple(MEMBER), out=out) as printer:
+        for row in rows:
+            printer.row(row)
+    return out.getvalue()
+
+
+def test_a_template_without_a_field_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"no field in '\{proxy\}'") as caught:
+        template_line("{proxy}", COLUMNS)
+    assert caught.value.exit_status == 2

@@ -71,8 +71,15 @@ def test_what_the_other_side_causes_is_its_own(
 @pytest.mark.parametrize("stage", Stage)
 @pytest.mark.parametrize("number", [errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EISCONN, 9999])
 def test_what_only_a_bug_can_cause_is_a_bug(number: int, stage: Stage) -> None:
+    if number == errno.EINVAL and stage is Stage.CONNECT:
+        return  # see below
     assert failure_of(OSError(number, "x"), stage) is FailureKind.INTERNAL
     assert FailureKind.INTERNAL.blame is Blame.OURSELVES
+
+
+def test_a_source_address_that_cannot_reach_a_network_is_a_local_fault() -> None:
+    """Linux answers EINVAL to a connect from 127.0.0.2 to an address that is not on loopback."""
+    assert failure_of_errno(errno.EINVAL, Stage.CONNECT) is FailureKind.LOCAL_FAULT
 
 
 @pytest.mark.parametrize(
