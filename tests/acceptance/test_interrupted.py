@@ -90,6 +90,23 @@ def test_a_job_that_was_killed_at_any_instant_is_finished_by_job_wait(
 
 
 @pytest.mark.deep
+def test_a_job_that_was_killed_while_it_read_lists_is_begun_anew_by_job_wait(home: Home) -> None:
+    os.mkfifo(home.directory / "slow.txt")  # nobody writes into it: reading takes for ever
+    process = home.start("refresh", "--source", "slow.txt")
+    assert process.stderr is not None, "it was asked for"
+    job_id = job_id_in(process.stderr.readline())
+    process.kill()
+    process.communicate(timeout=END_S)
+    (home.directory / "slow.txt").unlink()
+    home.write("slow.txt", "127.0.0.9:9\n")
+    waited = home.run("job", "wait", job_id, "--output", "json")
+    assert waited.status == 0, waited.err
+    assert waited.json["job_id"] == job_id
+    assert (waited.json["outcome"], waited.json["items"]["checked"]) == ("complete", 1)
+    assert home.jobs() == [waited.json]
+    assert not list((home.state / "begun").iterdir())
+
+
 def test_a_job_whose_waiter_was_killed_too_is_finished_by_the_next(home: Home) -> None:
     process, job_id = started(home)
     time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""What a refresh job needs from other rooms; ``app.py`` joins them."""
+"""What a refresh job needs from other rooms; ``app`` joins them."""
 
 from __future__ import annotations
 

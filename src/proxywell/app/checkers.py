@@ -1,28 +1,28 @@
-"""The one place that joins parts: settings in, running parts out."""
+"""Checkers and the candidates that they check: judges, guard and inspections joined."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
-import msgspec
-from msgspec import Raw, Struct, structs
+from msgspec import structs
 
 from proxywell.checking.checker import Checker
 from proxywell.checking.inspections import default_inspections
 from proxywell.checking.judges import Judges, loopback_source
-from proxywell.config.schema import CheckingSettings, JudgeSettings, NetworkSettings, Settings
+from proxywell.config.schema import (
+    Settings,
+)
 from proxywell.errors import InputMissingError, ProxywellError, SettingsError
 from proxywell.model.candidate import Candidate
 from proxywell.model.clock import SystemClock
-from proxywell.model.endpoint import Endpoint, Protocol
+from proxywell.model.endpoint import Protocol
 from proxywell.model.member import PoolMember
-from proxywell.model.progress import Progress
-from proxywell.model.report import Outcome, PoolChange, RefreshReport
+from proxywell.model.report import PoolChange
 from proxywell.model.verdict import Verdict
 from proxywell.net.guard import Guard, canonical_address
 from proxywell.net.loop import run
@@ -30,12 +30,9 @@ from proxywell.pool.lookup import endpoint_of
 from proxywell.pool.pool import Pool
 from proxywell.refresh.report import Dossier
 from proxywell.refresh.run import RefreshRoom
-from proxywell.refresh.wait import Until
-from proxywell.sources.catalog import SourceSpec, chosen_sources
-from proxywell.sources.harvesting import HarvestingSink
+from proxywell.sources.catalog import SourceSpec
 from proxywell.sources.reader import SourceReader, SourceReading
 from proxywell.sources.yields import YieldBook, resting_s
-from proxywell.telemetry.events import JobNamed, emit
 from proxywell.telemetry.remarks import listen
 
 SOURCES_DIR = "sources"  # last good copies, in the state directory
@@ -67,6 +64,26 @@ async def read_candidates(
         interval_s=partial(resting_s, known),
     )
     return await reader.read(specs, deadline_s=_CLOCK.monotonic_s() + READ_MAX_S)
+
+
+class NoSourceError(ProxywellError):
+    """Not one list could be fetched."""
+
+    code = "no_source"
+
+
+def must_have_read(reading: SourceReading, specs: Sequence[SourceSpec]) -> None:
+    """Refuse to go on if not one of the sources could be read.
+
+    Raises:
+        InputMissingError: All of them are files, and none is a list.
+        NoSourceError: Some had to be fetched.
+    """
+    if not reading.all_failed:
+        return
+    sentence = f"{reading.why_nothing}; see `proxywell sources test`"
+    fetched = any(spec.is_url for spec in specs)
+    raise NoSourceError(sentence) if fetched else InputMissingError(sentence)
 
 
 @asynccontextmanager
@@ -146,115 +163,6 @@ def _guard(settings: Settings, own: frozenset[str] = frozenset()) -> Guard:
     return Guard(network.allow_private, network.allow_service_ports, denied)
 
 
-class RefreshWish(Struct, frozen=True, kw_only=True):
-    """What one refresh is asked for beside the settings.
-
-    Attributes:
-        workers: Processes that check; 1 checks in this process.
-        until: Return when this is reached.
-        want: Stop as soon as so many work.
-        limit: Check at most so many candidates, the likeliest.
-        deadline_s: Close the job after so many seconds; None: by the formula.
-    """
-
-    workers: int = 1
-    until: Until = Until.FINALISED
-    want: int | None = None
-    limit: int | None = None
-    deadline_s: float | None = None
-
-
-def refresh(
-    settings: Settings,
-    state_dir: Path,
-    wish: RefreshWish,
-    show: Callable[[Progress], None] | None = None,
-) -> RefreshReport:
-    """Run one refresh job from reading sources to finalisation, on the local engine.
-
-    Args:
-        settings: All settings; ``sources.lists`` replaces the catalogue.
-        state_dir: Home of ledger and pool.
-        wish: What this call asks for.
-        show: Gets a look at the progress, some times a second.
-
-    Returns:
-        The report; balanced, ``outcome`` is not None. It is ``failed``, with the reason, when
-        nothing could be checked, because no judge answers for example.
-
-    Raises:
-        UsageError: A judge is misspelt; nothing was started.
-        InputMissingError: A file that was named is not there or is no list.
-        NoSourceError: Not one source could be read.
-        StateError: The state directory cannot be written.
-        ProxywellError: Nobody can go on with a job of which something was done.
-        KeyboardInterrupt: Passed on; the job stays open.
-    """
-    asked_s = _CLOCK.monotonic_s()
-    must_be_sound(settings)
-    specs = chosen_sources(settings.sources.lists)
-    book = YieldBook(state_dir / SOURCES_DIR)
-    with Pool.open(state_dir, settings.pool) as pool:
-        sink = _sink(pool, book)
-        with _room(settings, state_dir, sink, wish.workers) as room:
-            job_id = room.new_job_id()
-            emit(JobNamed(job_id=job_id, sources=len(specs)))
-            reading = run(read_candidates(settings, specs, state_dir / SOURCES_DIR))
-            must_have_read(reading, specs)
-            sink.saw_lists(reading.reports)
-            read_s = round(_CLOCK.monotonic_s() - asked_s, 3)
-            dossier = Dossier(
-                workers=wish.workers,
-                sources=reading.reports,
-                candidates=reading.counts,
-                read_s=read_s,
-                lead_s=read_s,
-                extra=Raw(_encode(_what_workers_need(settings))),
-            )
-            room.create(
-                reading.candidates,
-                dossier,
-                job_id=job_id,
-                worked_before=_standing(pool, reading.candidates),
-                yields=book.shares(),
-                limit=wish.limit,
-                want=wish.want,
-                deadline_s=wish.deadline_s,
-            )
-            reading.candidates.clear()
-            try:
-                return room.wait_for(job_id, until=wish.until, show=show)
-            except ProxywellError:
-                report = room.report(job_id)
-                if report.outcome is not Outcome.FAILED:
-                    raise
-                return report
-
-
-@contextmanager
-def job_room(settings: Settings, state_dir: Path, job_id: str) -> Iterator[RefreshRoom]:
-    """The refresh room as the job was started: its judges, its checker, its workers.
-
-    Args:
-        settings: Of this call; what matters to checking is taken from the job.
-        state_dir: Home of ledger and pool.
-        job_id: The job.
-
-    Raises:
-        UnknownJobError: There is no such job.
-        StateError: The state directory cannot be read or written.
-    """
-    with Pool.open(state_dir, settings.pool) as pool:
-        with RefreshRoom(state_dir, settings.refresh, sink=pool) as looking:
-            dossier = looking.dossier(job_id)
-        kept = _decode(bytes(dossier.extra))
-        as_started = structs.replace(settings, **structs.asdict(kept)) if kept else settings
-        sink = _sink(pool, YieldBook(state_dir / SOURCES_DIR))
-        sink.saw_lists(dossier.sources)
-        with _room(as_started, state_dir, sink, dossier.workers) as room:
-            yield room
-
-
 def verify_members(
     settings: Settings, state_dir: Path, members: Sequence[PoolMember]
 ) -> list[PoolMember]:
@@ -282,26 +190,6 @@ def verify_members(
             for member in members
             if member.protocol in passed.get(endpoint_of(member.proxy).key, ())
         ]
-
-
-class NoSourceError(ProxywellError):
-    """Not one list could be fetched."""
-
-    code = "no_source"
-
-
-def must_have_read(reading: SourceReading, specs: Sequence[SourceSpec]) -> None:
-    """Refuse to go on if not one of the sources could be read.
-
-    Raises:
-        InputMissingError: All of them are files, and none is a list.
-        NoSourceError: Some had to be fetched.
-    """
-    if not reading.all_failed:
-        return
-    sentence = f"{reading.why_nothing}; see `proxywell sources test`"
-    fetched = any(spec.is_url for spec in specs)
-    raise NoSourceError(sentence) if fetched else InputMissingError(sentence)
 
 
 def check_in_processes(
@@ -337,7 +225,7 @@ def check_in_processes(
             sink=_Teller(tell),
             make_checker=partial(open_checker, settings, protocol=protocol),
             workers=workers,
-            prepare_child=_as_we_remark(settings),
+            prepare_child=as_we_remark(settings),
             announce=lambda _event: None,
         ) as room,
     ):
@@ -378,45 +266,6 @@ async def _verdicts(
         return [pair async for pair in checker.check(candidates)]
 
 
-class _ForWorkers(Struct, frozen=True):
-    """The sections that decide what a check is; kept with a job."""
-
-    judges: tuple[str, ...]
-    network: NetworkSettings
-    checking: CheckingSettings
-    judge: JudgeSettings
-
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_ForWorkers | None).decode
-
-
-def _what_workers_need(settings: Settings) -> _ForWorkers:
-    return _ForWorkers(settings.judges, settings.network, settings.checking, settings.judge)
-
-
-def _sink(pool: Pool, book: YieldBook) -> HarvestingSink:
-    return HarvestingSink(pool, book, known=pool.standing().keys(), clock=_CLOCK)
-
-
-def _as_we_remark(settings: Settings) -> Callable[[], None]:
+def as_we_remark(settings: Settings) -> Callable[[], None]:
+    """What a child process does first, so that its remarks have our form; picklable."""
     return partial(listen, form=settings.log.format, level=settings.log.level)
-
-
-def _room(settings: Settings, state_dir: Path, sink: HarvestingSink, workers: int) -> RefreshRoom:
-    return RefreshRoom(
-        state_dir,
-        settings.refresh,
-        sink=sink,
-        make_checker=partial(open_checker, settings),
-        workers=workers,
-        prepare_child=_as_we_remark(settings),
-    )
-
-
-def _standing(pool: Pool, candidates: Sequence[Candidate]) -> dict[Endpoint, float]:
-    standing = pool.standing()
-    if not standing:
-        return {}
-    endpoints = (candidate.endpoint for candidate in candidates)
-    return {endpoint: standing[key] for endpoint in endpoints if (key := endpoint.key) in standing}
