@@ -75,8 +75,6 @@ class Order(msgspec.Struct, frozen=True):
     sockets: int
     targets: list[Target]
     judges: list[str]
-    public_key: str
-    source_address: str
 
 
 def run() -> Figures:
@@ -145,7 +143,7 @@ def _measure(what: str, sockets: int, offer: dict[str, Any]) -> dict[str, float]
             Target(f"127.9.{n >> 8}.{n & 255}", hole["port"], "http", ()) for n in range(sockets)
         ]
     judges = [judge for judge in offer["judges"] if judge.startswith("azenv:")]
-    told = Order(what, sockets, targets, judges, offer["public_key"], offer["source_address"])
+    told = Order(what, sockets, targets, judges)
     measured = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench_checker"],
         input=msgspec.json.encode(told),
@@ -208,16 +206,13 @@ async def _product(told: Order) -> dict[str, float]:
         answer_soft_s=ANSWER_SOFT_S,
         answer_hard_s=ANSWER_S,
         max_sockets=told.sockets,
-        source_address=told.source_address,
     )
-    judging = JudgeSettings(public_keys=(told.public_key,))
     async with (
         Judges(
             told.judges,
-            judging,
+            JudgeSettings(),
             NetworkSettings(allow_private=True),
             guard,
-            source_address=told.source_address,
         ) as panel,
         Checker(
             settings,

@@ -39,7 +39,13 @@ class Heard(Enum):
     HTTP = auto()
     SOCKS4 = auto()
     SOCKS5 = auto()
+    STALLED = auto()  # it spoke, and came to no end in time: another protocol would take as long
     LIAR = auto()  # a false answer: its other protocols are not wanted either
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more is to be tried."""
+        return self is Heard.NO_CONNECTION or self is Heard.STALLED or self is Heard.LIAR
 
     @property
     def vague(self) -> bool:
@@ -92,6 +98,8 @@ def heard(
         return Heard.NO_CONNECTION
     if kind in LIES:
         return Heard.LIAR
+    if (spoke or tunnel) and kind in _TIME_OUTS:
+        return Heard.STALLED
     tried = _FAMILY[protocol]
     if tunnel:
         return _HEARD_OF_FAMILY[tried]
@@ -148,7 +156,7 @@ class Ladder:
         Returns:
             A protocol that was not tried yet; None when there is nothing more to learn.
         """
-        if what is Heard.NO_CONNECTION or what is Heard.LIAR:
+        if what.final:
             return None
         if len(self._tried) == 1 or not what.vague:
             self._rungs, self._unlikely = _plan(protocol, what, self._hints)

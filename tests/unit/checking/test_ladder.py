@@ -98,8 +98,8 @@ def test_a_right_hint_costs_one_connection(
         assert climb(working(protocols, otherwise), (hint,))[1] == [hint]
 
 
-@given(hints=any_hints, what=st.sampled_from([Heard.NO_CONNECTION, Heard.LIAR]))
-def test_who_cannot_be_reached_or_lies_is_asked_once(
+@given(hints=any_hints, what=st.sampled_from([Heard.NO_CONNECTION, Heard.STALLED, Heard.LIAR]))
+def test_who_cannot_be_reached_stalls_or_lies_is_asked_once(
     hints: tuple[Protocol, ...], what: Heard
 ) -> None:
     assert len(climb(lambda _: what, hints)[1]) == 1
@@ -255,8 +255,8 @@ def test_unlikely_protocols_are_left_out_once_the_mean_is_spent(junk: Heard, cou
         (HTTP, FailureKind.CONNECT_REFUSED, None, False, Heard.NO_CONNECTION),
         (HTTP, FailureKind.ANSWER_TIMEOUT, None, False, Heard.SILENCE),
         (SOCKS5, FailureKind.HANDSHAKE_TIMEOUT, None, False, Heard.SILENCE),
-        (SOCKS5, FailureKind.HANDSHAKE_TIMEOUT, None, True, Heard.SOCKS5),
-        (HTTP, FailureKind.BODY_STALLED, 200, True, Heard.HTTP),
+        (SOCKS5, FailureKind.HANDSHAKE_TIMEOUT, None, True, Heard.STALLED),
+        (HTTP, FailureKind.BODY_STALLED, 200, True, Heard.STALLED),
         (HTTP, FailureKind.RESET, None, False, Heard.CLOSED),
         (SOCKS4, FailureKind.EOF_EARLY, None, False, Heard.CLOSED),
         (HTTP, FailureKind.HTTP_STATUS, 403, True, Heard.HTTP),
