@@ -46,7 +46,7 @@ BEHAVIOURS = (
     "socks_no",
 )
 BACKLOG = 4096
-REFUSE, BLACK_HOLE = "refuse", "black_hole"
+REFUSE, BLACK_HOLE, IPV6 = "refuse", "black_hole", "mixed_on_ipv6"
 _NONCE = re.compile(rb"nonce=([0-9a-f]+)")
 
 
@@ -286,6 +286,10 @@ async def serve() -> None:
         listener = _listener(BACKLOG)
         ports[behaviour] = listener.getsockname()[1]
         await loop.create_server(partial(Visitor, behaviour), sock=listener, backlog=BACKLOG)
+    if socket.has_ipv6:
+        with contextlib.suppress(OSError):  # the system has the family switched off
+            server = await loop.create_server(partial(Visitor, "mixed"), "::1", 0, backlog=BACKLOG)
+            ports[IPV6] = server.sockets[0].getsockname()[1]
     hole, fillers = _black_hole()
     ports[BLACK_HOLE] = hole.getsockname()[1]
     nobody = socket.socket()  # bound, never listening: a connect is refused

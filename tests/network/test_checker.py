@@ -19,7 +19,7 @@ from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.failure import Blame, FailureKind
 from proxywell.model.verdict import CheckState, CheckStep, JudgeTrust, Verdict
 from proxywell.net.guard import Guard
-from tests.network.checker_fleet import BEHAVIOURS, fleet
+from tests.network.checker_fleet import BEHAVIOURS, IPV6, fleet
 from tests.network.echo_panel import EchoPanel
 
 OUR_ADDRESS = "127.0.0.2"
@@ -245,6 +245,23 @@ async def test_whoever_leaves_early_cancels_the_rest(ports: dict[str, int]) -> N
                 break
         assert checking.reactor.in_use == 0
         assert not checking.reactor.busy
+
+
+@pytest.mark.parametrize("backend", ["epoll", "selectors"])
+@pytest.mark.parametrize("hint", [Protocol.HTTP, Protocol.SOCKS5])
+async def test_ipv6_and_ipv4_are_checked_side_by_side(
+    ports: dict[str, int], backend: str, hint: Protocol
+) -> None:
+    if IPV6 not in ports:
+        pytest.skip("no IPv6 on loopback here: sysctl net.ipv6.conf.lo.disable_ipv6=0")
+    six = Candidate(Endpoint("::1", ports[IPV6]), (hint,))
+    refused = Candidate(Endpoint("::1", ports["refuse"]), (hint,))
+    some = candidates(ports, ["mixed", "refuse"] * 10, (hint,)) | {six: "mixed", refused: "refuse"}
+    async with checker(backend=backend, max_sockets=3) as checking:
+        found = await verdicts(checking, some)
+    assert all(verdict.working is (some[one] == "mixed") for one, verdict in found.items())
+    assert found[six].exit_ip == "::1"
+    assert found[six].proxy.endswith(f"://[::1]:{ports[IPV6]}")
 
 
 async def test_a_name_is_resolved_and_checked_at_its_address(ports: dict[str, int]) -> None:

@@ -8,11 +8,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from proxywell.checking.ports import JudgeRequest
+from proxywell.model.candidate import Candidate
+from proxywell.model.endpoint import Protocol
 from proxywell.model.failure import FailureKind
 from proxywell.model.verdict import Verdict
 from tests.network.checker_fleet import fleet
@@ -118,6 +120,33 @@ async def test_candidates_wait_while_the_judge_is_unwell_and_then_go_on(
     assert all(verdict.working for verdict in found.values())
 
 
+async def test_a_pause_ends_also_when_nothing_was_under_way_meanwhile(
+    ports: dict[str, int],
+) -> None:
+    panel = Outage()
+    one, two = candidates(ports, ["http", "socks5"])
+    go_on = asyncio.Event()
+
+    async def coming() -> AsyncIterator[Candidate]:
+        yield one
+        await go_on.wait()
+        yield two
+
+    async with checker(panel) as checking:
+        found = checking.check(coming())
+        assert (await asyncio.wait_for(anext(found), 5))[1].working
+        await asyncio.sleep(1.2)  # no timer of the first one is left to save the second
+        panel.notice()
+        checking.start(one, patient=True, done=lambda _: None).cancel()  # a turn sees it
+        await asyncio.sleep(0.5)
+        assert checking.room() == 0
+        go_on.set()
+        await asyncio.sleep(0.3)
+        panel.recover()
+        assert (await asyncio.wait_for(anext(found), 5))[1].working
+        await found.aclose()
+
+
 async def test_what_failed_because_of_the_judge_is_checked_again_when_it_is_well(
     ports: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +229,21 @@ async def test_a_judge_that_allows_few_requests_makes_candidates_wait_without_a_
     assert panel.refused > 0
     for candidate, verdict in found.items():
         assert verdict.working is (some[candidate] in WORKS), verdict
+
+
+async def test_a_silent_probe_may_pass_while_another_waits_for_a_request(
+    ports: dict[str, int],
+) -> None:
+    panel = WellPanel()
+    panel.allowed = 1
+    some = candidates(ports, ["http_slow"], (Protocol.HTTP,))
+    async with checker(panel, answer_soft_s=0.2) as checking:
+        (verdict,) = (await asyncio.wait_for(verdicts(checking, some), 5)).values()
+        panel.allowed = None
+        await asyncio.sleep(0.3)  # the other one must not come back
+        assert checking.figures().faults == 0
+        assert checking.figures().judge_waits == 1
+    assert verdict.working
 
 
 # --- leaving no trace

@@ -95,6 +95,7 @@ class Check:
         """Try the first protocol; also from the start again, with all that was found forgotten."""
         self.told = None
         self.doubtful = False
+        self.waits_since_s = 0.0
         self._ladder = None
         host = self.host
         if ":" not in host and not host.replace(".", "").isdigit():
@@ -128,7 +129,6 @@ class Check:
         if self.errand is not None:
             self.errand.cancel()
         self._stop_probes()
-        self._checker.forget(self)
         self.end()
 
     def end(self) -> None:
@@ -218,6 +218,9 @@ class Check:
         return self._ladder.after(probe.protocol, what, spare=self._checker.spare_connections())
 
     def _stop_probes(self, but: Probe | None = None) -> None:
+        if self.waits_since_s:  # one of them for a request to a judge
+            self._checker.forget(self)
+            self.waits_since_s = 0.0
         for probe in (self._probe, self._aside):
             if probe is not None and probe is not but:
                 self._checker.reactor.cancel(probe)

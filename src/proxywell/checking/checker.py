@@ -271,11 +271,10 @@ class Checker:
             self._settle(check)
 
     def forget(self, check: Check) -> None:
-        """Drop what waits of a check that was cancelled."""
-        if check.waits_since_s:
-            self._doubts.forget(check)
-            if check in self._unasked:
-                self._unasked.remove(check)
+        """Drop a check from wherever it waits for the judge."""
+        self._doubts.forget(check)
+        if check in self._unasked:
+            self._unasked.remove(check)
 
     def broke(self, where: str, error: Exception) -> None:
         """Count and tell a bug of ours."""
@@ -386,7 +385,8 @@ class Checker:
             self._look_at_the_judges(now_s)
         for run in self._runs:
             run.room_changed()
-        if self.reactor.busy or self._unasked or len(self._doubts):
+        reactor = self.reactor
+        if reactor.busy or reactor.paused or self._unasked or len(self._doubts):
             self._beat()
 
     def _look_at_the_judges(self, now_s: float) -> None:
@@ -405,19 +405,19 @@ class Checker:
         self.reactor.paused = self._must_pause(now_s)
 
     def _must_pause(self, now_s: float) -> bool:
-        if len(self._unasked) >= WAITING_MAX:
-            return True
-        return self._doubts.unwell and not self._judge_is_gone(now_s)
+        waits = self._doubts.unwell and not self._judge_is_lost(now_s)
+        return waits or len(self._unasked) >= WAITING_MAX
 
-    def _judge_is_gone(self, now_s: float) -> bool:
-        """Whether none has answered for so long that nobody waits for one any more."""
+    def _judge_is_lost(self, now_s: float) -> bool:
+        """No judge has answered for so long that nobody waits for one any more."""
         since_s = self._panel.unwell_since_s()
         return since_s is not None and now_s - since_s >= JUDGE_WAIT_S
 
     def _ask_for_the_waiting(self, now_s: float) -> None:
-        unasked, gone = self._unasked, self._judge_is_gone(now_s)
+        unasked = self._unasked
+        patience_s = 0.0 if self._judge_is_lost(now_s) else REQUEST_WAIT_S
         while unasked:
-            if gone or now_s - unasked[0].waits_since_s >= REQUEST_WAIT_S:
+            if now_s - unasked[0].waits_since_s >= patience_s:
                 self._give_up(unasked.popleft())
                 continue
             request = self._panel.request()

@@ -196,7 +196,10 @@ class Reactor:
         return bool(self._urgent or (self._queue and not self.paused))
 
     def _may_open(self, now_s: float) -> bool:
-        if not self._queue or self.paused:
+        queue = self._queue
+        while queue and queue[0].line is _NOWHERE:  # nobody is deferred for the cancelled
+            queue.popleft()
+        if not queue or self.paused:
             return False
         return len(self._talking) < self.limit.now or self._defer_one(now_s)
 

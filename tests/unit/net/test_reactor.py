@@ -231,6 +231,16 @@ def test_the_cancelled_hear_nothing_wherever_they_are() -> None:
     assert not world.wire.open
 
 
+def test_nobody_is_deferred_for_the_sake_of_the_cancelled() -> None:
+    world = World(sockets=1)
+    first = world.talk("1", BLACK_HOLE)
+    world.run(0.5)
+    gone = world.talk("2", answers(0.1))
+    world.reactor.cancel(gone)
+    world.run_out()
+    assert first.end[0] == "connect_timeout"
+
+
 # --- our own faults
 
 
