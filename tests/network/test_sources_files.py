@@ -143,5 +143,5 @@ async def test_a_list_of_private_addresses_alone_says_so_and_what_to_do(
     reading = await reader.read([spec_of(str(path))], deadline_s=clock.monotonic_s() + 5)
     assert reading.why_nothing == (
         "all 4 entries were refused: malformed 1, private_address 3; --allow-private admits "
-        "addresses of a network of your own"
+        "addresses of a network of your own, never link-local ones"
     )

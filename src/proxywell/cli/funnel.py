@@ -55,8 +55,8 @@ LOST_AT: Final[Mapping[FailureKind, Stage]] = {
 _ADVICE: Final[Mapping[str, str]] = {
     "nothing read": "No list gave an entry: see the errors of the sources above, or name a list "
     "with --source.",
-    RefusalReason.PRIVATE_ADDRESS.value: "Most entries are private or loopback addresses; if "
-    "that is your own network, allow them with --allow-private.",
+    RefusalReason.PRIVATE_ADDRESS.value: "Most entries are private, loopback or link-local "
+    "addresses; --allow-private admits those of a network of your own, and never link-local ones.",
     RefusalReason.MALFORMED.value: "Most entries have no form that is known; look at some with "
     "`proxywell sources test FILE`.",
     RefusalReason.HOST_NAME.value: "Most entries are host names; allow them with "
@@ -72,7 +72,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     FailureKind.UNREACHABLE.value: "Most candidates cannot be routed to; check this machine's "
     "own line with `proxywell doctor`.",
     FailureKind.JUDGE_UNWELL.value: "The judge did not answer us directly either, so nothing "
-    "was learnt about most candidates; choose another one with --judge.",
+    "was learnt about most candidates; `proxywell doctor` asks each judge, --judge names another.",
     FailureKind.LOCAL_FAULT.value: "This machine ran short (files, ports, routes); "
     "`proxywell doctor` says of what, or use fewer sockets with --max-sockets.",
     FailureKind.INTERNAL.value: "A bug of ours kept most candidates from being checked; please "
@@ -84,7 +84,8 @@ _ADVICE: Final[Mapping[str, str]] = {
     "all of them, check judge.public_keys.",
     FailureKind.NOT_A_PROXY.value: "Requests arrived from our own address: these are no proxies, "
     "or judge and proxies are on this machine (see checking.source_address).",
-    "given up (deadline)": "The time ran out; give more with --deadline-s, or more at once with "
+    "given up (deadline)": "The time ran out. If no judge answered in the end, see which one with "
+    "`proxywell doctor`; else give more time with --deadline-s, or check more at once with "
     "--max-sockets and --workers.",
     "given up (poison)": "Some candidates end the worker that checks them; please report which.",
     "given up (error)": "Workers failed at most chunks; their remarks above say why.",
@@ -141,11 +142,11 @@ def advice(report: RefreshReport) -> str | None:
     """Answer "why is my pool empty?" by the reason that cost most candidates.
 
     Returns:
-        One or two sentences; None while the job runs, or when proxies were found and what was
+        One or two sentences; None while the job is open, or when proxies were found and what was
         lost is the way of public lists.
     """
-    if report.outcome is None:
-        return None
+    if report.outcome is None or report.items.pending:
+        return None  # what was checked first says little about the rest
     if report.candidates.read == 0 and report.items.planned == 0:
         return _ADVICE["nothing read"]
     causes: Counter[str] = Counter()
@@ -153,6 +154,8 @@ def advice(report: RefreshReport) -> str | None:
         causes.update({why: count for why, count in lost.items() if why in _ADVICE})
     if not causes or causes.most_common(1)[0][1] == 0:
         return None
+    if causes[FailureKind.JUDGE_UNWELL.value]:  # then the time was spent on waiting for it
+        causes[FailureKind.JUDGE_UNWELL.value] += causes.pop("given up (deadline)", 0)
     dominant = causes.most_common(1)[0][0]
     return _ADVICE[dominant] if report.verdicts.working == 0 or dominant in _MENDABLE else None
 
@@ -178,9 +181,24 @@ _OUTCOME_WORDS: Final[Mapping[Outcome, str]] = {
 
 def _headline(report: RefreshReport) -> str:
     how = "running" if report.outcome is None else _OUTCOME_WORDS[report.outcome]
+    if report.outcome is Outcome.COMPLETE and not report.items.planned:
+        how = f"nothing to check: {_why_nothing(report)}"
     because = f" ({report.reason})" if report.reason else ""
     took = "" if report.timing_s.total is None else f", {report.timing_s.total:.1f} s"
     return f"Refresh job {report.job_id}: {how}{because}{took}"
+
+
+def _why_nothing(report: RefreshReport) -> str:
+    candidates = report.candidates
+    if candidates.read == 0:
+        faulty = [source for source in report.sources if source.error is not None]
+        if faulty and len(faulty) == len(report.sources):
+            return "no list could be read"
+        return "the lists are empty" if report.sources else "no list was named"
+    refused = sum(candidates.refused.values())
+    if candidates.unique > 0 and refused == 0:
+        return "every candidate was left out by a limit"
+    return "no entry may be checked"
 
 
 def _funnel(report: RefreshReport) -> Iterator[str]:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import rich_click as click
 
 from proxywell.cli.options import Duration, Output, output_option, place_options
+from proxywell.model.shown import visible
 from proxywell.net import loop
+
+if TYPE_CHECKING:
+    from proxywell.lab.lab import LabOffer
 
 
 @click.group()
@@ -77,11 +83,35 @@ def serve(
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), seconds)
 
-    def show(offer: msgspec.Struct, form: Output) -> None:
+    def show(offer: LabOffer, form: Output) -> None:
         if form is Output.JSON:
             click.echo(msgspec.json.encode(offer).decode())
             return
-        for name, value in msgspec.to_builtins(offer).items():
-            click.echo(f"{name}: {msgspec.json.encode(value).decode()}")
+        click.echo("\n".join(visible(line) for line in in_words(offer)))
 
     loop.run(serving())
+
+
+def in_words(offer: LabOffer) -> Iterator[str]:
+    """What the lab offers, laid out for a person.
+
+    Args:
+        offer: Of a lab that serves.
+    """
+    groups = ", ".join(f"{count} {name}" for name, count in offer.counts["groups"].items())
+    yield f"profile {offer.profile}, seed {offer.seed}: {groups}"
+    yield "lists"
+    for one in offer.lists:
+        entries = "1 entry" if one.entries == 1 else f"{one.entries} entries"
+        yield f"  {one.url}  {entries}, {one.protocol or 'any protocol'}"
+    yield "judges"
+    yield from (f"  {judge}" for judge in (*offer.judges, *offer.ipv6_judges))
+    yield "sites"
+    yield from (f"  {url}" for url in offer.sites.values())
+    yield "settings that it needs"
+    yield f"  checking.source_address  {offer.source_address}"
+    yield f"  judge.public_keys        {offer.public_key}"
+    yield f"  judge.ca_file            {offer.ca_file}"
+    yield "truth"
+    yield f"  {offer.truth}"
+    yield f"  {offer.truth_file}"

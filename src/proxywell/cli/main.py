@@ -17,6 +17,7 @@ from proxywell.errors import ProxywellError, suggestion
 
 NAME = "proxywell"
 DEBUG = "--debug"
+_WRITERS = ("click.", "rich.", "rich_click.", "proxywell.cli.output", "proxywell.cli.main")
 
 
 class _ReaderLeft(Exception):  # noqa: N818 - it is no error
@@ -149,13 +150,22 @@ def _explain(error: BaseException, debug: bool) -> int:
     if isinstance(error, ProxywellError):
         return _say(f"{NAME}: {error}", error.exit_status)
     if isinstance(error, OSError):
-        where = f": {error.filename}" if error.filename else ""
-        return _say(f"{NAME}: {error.strerror or error}{where}", SURROUNDINGS_FAILED)
+        where = error.filename or ("standard output" if _from_stdout(error) else "")
+        why = f"{NAME}: {error.strerror or error}"
+        return _say(f"{why}: {where}" if where else why, SURROUNDINGS_FAILED)
     return _say(
         f"{NAME}: a bug of ours, {type(error).__name__}: {error}; {DEBUG} shows where, please "
         "report it",
         SURROUNDINGS_FAILED,
     )
+
+
+def _from_stdout(error: OSError) -> bool:
+    """Whether it was raised by those who write to stdout; such an error names no file."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:  # ends at the innermost frame
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith(_WRITERS)
 
 
 def _wrong_use(error: click.ClickException) -> tuple[str, int]:

@@ -140,7 +140,8 @@ def _sentence(job: JobRow) -> str:
     unchecked = job.items_given_up
     bound_s = job.deadline_s - job.created_s
     return {
-        "enough": f"{job.working} work, as many as were wanted; {unchecked} were left unchecked",
+        "enough": f"at least {job.terms.want} {'was' if job.terms.want == 1 else 'were'} wanted; "
+        f"{job.working} work, {unchecked} were left unchecked",
         "timed_out": f"the deadline of {bound_s:g} s was met with {unchecked} unchecked",
         "stalled": f"nobody worked on it for {job.terms.stalled_s:g} s; {unchecked} unchecked",
         "cancelled": f"cancelled with {unchecked} unchecked",

@@ -80,10 +80,9 @@ def why_refused(read: int, refused: dict[str, int]) -> str:
         refused: Entries by reason.
     """
     told = ", ".join(f"{reason} {count}" for reason, count in sorted(refused.items()))
-    advice = "; --allow-private admits addresses of a network of your own"
-    return f"all {read} entries were refused: {told}" + (
-        advice if "private_address" in refused else ""
-    )
+    advice = "; --allow-private admits addresses of a network of your own, never link-local ones"
+    every = "the only entry was" if read == 1 else f"all {read} entries were"
+    return f"{every} refused: {told}" + (advice if "private_address" in refused else "")
 
 
 class SourceReader:

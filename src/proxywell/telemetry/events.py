@@ -8,6 +8,7 @@ event: pass ``endpoint.netloc``, not its URL.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -28,7 +29,16 @@ class Event:
     def sentence(self) -> str:
         """What a person reads: the docstring's first line, filled in."""
         first_line = (type(self).__doc__ or self.name).partition("\n")[0]
-        return first_line.format_map(self.facts())
+        facts = self.facts()
+
+        def one(found: re.Match[str]) -> str:
+            return f"{found[1]} {_ONE[found[3]]}" if facts[found[2]] == 1 else found[0]
+
+        return _COUNTED.sub(one, first_line).format_map(facts)
+
+
+_ONE = {"lists": "list", "candidates": "candidate", "chunks": "chunk", "entries": "entry"}
+_COUNTED = re.compile(rf"(\{{(\w+)\}}) ({'|'.join(_ONE)})\b")
 
 
 def emit(event: Event) -> None:

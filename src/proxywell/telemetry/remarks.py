@@ -18,6 +18,7 @@ from proxywell.model.shown import visible, without_credentials
 from proxywell.telemetry.events import Event
 
 OWN_LOGGER: Final = "proxywell"
+REPEAT_S: Final = 10.0
 _PLAIN_VALUES: Final = (bool, int, float, type(None))
 
 
@@ -33,6 +34,28 @@ class RemarkHandler(logging.Handler):
             pass
         except Exception:  # noqa: BLE001 - logging's own habit: report, never raise
             self.handleError(record)
+
+
+class NotAgain(logging.Filter):
+    """Lets a warning or error through once in ``REPEAT_S``: many threads meet one full disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown_s: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """False for what a person has just read."""
+        if record.levelno < logging.WARNING:
+            return True
+        now_s = record.created
+        self._shown_s = {
+            said: at_s for said, at_s in self._shown_s.items() if now_s - at_s < REPEAT_S
+        }
+        sentence = _sentence(record)
+        if sentence in self._shown_s:
+            return False
+        self._shown_s[sentence] = now_s
+        return True
 
 
 class TextFormatter(logging.Formatter):
@@ -99,6 +122,8 @@ def listen(*, form: str, level: str, tracebacks: bool = False) -> None:
     handler.setFormatter(
         JsonFormatter() if form == "json" else TextFormatter(tracebacks=tracebacks)
     )
+    if form != "json":
+        handler.addFilter(NotAgain())
     root.addHandler(handler)
     logging.getLogger(OWN_LOGGER).setLevel(level.upper())
 

@@ -116,7 +116,13 @@ def of(
         (of(refused={"private_address": 100}), "--allow-private"),
         (of(refused={"malformed": 90, "private_address": 10}), "proxywell sources test FILE"),
         (of(failed={"connect_timeout": 90, "connect_refused": 10}), "never answered a connection"),
-        (of(failed={"judge_unwell": 100}), "choose another one with --judge"),
+        (of(failed={"judge_unwell": 100}), "--judge names another"),
+        (
+            of(failed={"judge_unwell": 1}, given_up={GivenUpWhy.DEADLINE: 99}),
+            "The judge did not answer us directly either",
+        ),
+        (of(given_up={GivenUpWhy.DEADLINE: 100}), "which one with `proxywell doctor`"),
+        (of(refused={"private_address": 100}), "never link-local"),
         (of(failed={"local_fault": 60, "connect_timeout": 40}), "--max-sockets"),
         (of(failed={"not_a_proxy": 100}), "from our own address"),
         (of(given_up={GivenUpWhy.DEADLINE: 100}), "--deadline-s"),
@@ -140,6 +146,31 @@ def test_an_empty_pool_is_answered_by_the_dominant_reason(report: RefreshReport,
 )
 def test_no_advice_is_given_where_nothing_is_amiss(report: RefreshReport) -> None:
     assert advice(report) is None
+
+
+def test_an_open_job_gets_no_advice_though_the_wait_for_it_has_an_outcome() -> None:
+    report = of(outcome=Outcome.TIMED_OUT, failed={"connect_refused": 40})
+    assert advice(report) is not None
+    report.items = OpenItemCounts(planned=100, checked=40, pending=60)
+    assert advice(report) is None
+
+
+@pytest.mark.parametrize(
+    ("candidates", "sources", "why"),
+    [
+        (CandidateCounts(), [], "no list was named"),
+        (CandidateCounts(), [SourceReport("a")], "the lists are empty"),
+        (CandidateCounts(), [SourceReport("a", error="answered 404")], "no list could be read"),
+        (CandidateCounts(1, 1, {"private_address": 1}), [], "no entry may be checked"),
+        (CandidateCounts(9, 9), [], "every candidate was left out by a limit"),
+    ],
+)
+def test_a_job_with_nothing_to_check_does_not_boast_of_it(
+    candidates: CandidateCounts, sources: list[SourceReport], why: str
+) -> None:
+    report = of(read=0)
+    report.candidates, report.sources = candidates, sources
+    assert in_words(report).startswith(f"Refresh job j: nothing to check: {why}\n")
 
 
 def test_a_running_job_says_what_is_still_open() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -241,6 +243,17 @@ def test_an_error_is_a_sentence_and_a_status_and_a_traceback_only_for_debug(
         debugged, _, err = run(*arguments)
         assert debugged == status
         assert ("Traceback" in err) == (not isinstance(error, SystemExit))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_stdout_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    # what could not be written is tried again when the file is closed
+    with contextlib.suppress(OSError), Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        for arguments in (["config", "show"], ["job", "list", "--output", "json"], ["--help"]):
+            status, _, err = run(*arguments)
+            assert status == 1
+            assert err.endswith("proxywell: No space left on device: standard output\n")
 
 
 def test_debug_behind_a_double_dash_is_an_argument_like_any_other() -> None:

@@ -122,7 +122,7 @@ def test_a_url_that_must_not_be_asked_is_one_sentence_and_status_1(
         (b"", "it holds no entries"),
         (b"# nothing yet\n", "it holds no entries"),
         (b"Array\n", "none of its 1 entries is well-formed"),
-        (b"10.0.0.1:80\n", "all 1 entries were refused: private_address 1; --allow-private"),
+        (b"10.0.0.1:80\n", "the only entry was refused: private_address 1; --allow-private"),
     ],
 )
 def test_a_list_that_gives_nothing_is_told_with_a_remark(

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxywell.model.shown import visible
-from proxywell.telemetry.events import Event, emit
-from proxywell.telemetry.remarks import JsonFormatter, TextFormatter, listen
+from proxywell.telemetry.events import Event, JobCreated, emit
+from proxywell.telemetry.remarks import REPEAT_S, JsonFormatter, NotAgain, TextFormatter, listen
 
 
 class Colour(StrEnum):
@@ -122,3 +122,33 @@ def test_one_remark_is_one_line_whatever_a_list_calls_itself(
     record.event = ListTurnedEmpty(source=source, age_s=0)
     line = formatter.format(record)
     assert visible(line) == line
+
+
+def test_the_same_warning_is_said_once_to_a_person_and_each_time_to_a_program(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for form, times in (("text", 2), ("json", 4)):
+        listen(form=form, level="info")
+        for source in "aaab":
+            emit(ListTurnedEmpty(source=source, age_s=1))
+        assert said(capsys).count("turned empty") == times
+
+
+def test_a_warning_is_said_again_after_a_while() -> None:
+    once = NotAgain()
+    record = logging.makeLogRecord({"msg": "full", "levelno": logging.WARNING, "created": 100.0})
+    assert [once.filter(record), once.filter(record)] == [True, False]
+    record.created += REPEAT_S
+    assert once.filter(record)
+
+
+@pytest.mark.parametrize(
+    ("count", "sentence"),
+    [
+        (1, "Refresh job j: 1 candidate in 1 chunk; over within 9 s."),
+        (2, "Refresh job j: 2 candidates in 2 chunks; over within 9 s."),
+    ],
+)
+def test_what_is_counted_has_the_right_number(count: int, sentence: str) -> None:
+    created = JobCreated(job_id="j", items=count, chunks=count, bound_s=9.0)
+    assert created.sentence() == sentence
