@@ -145,3 +145,15 @@ async def test_a_list_of_private_addresses_alone_says_so_and_what_to_do(
         "all 4 entries were refused: malformed 1, private_address 3; --allow-private admits "
         "addresses of a network of your own, never link-local ones"
     )
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_single_source_that_fails_is_told_by_its_reader_alone(
+    others: int, clock: SetClock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    places = [tmp_path / f"list{number}" for number in range(1 + others)]
+    for path in places:
+        path.write_bytes(b"\x00\x01binary")
+    reading = await read([spec_of(str(path)) for path in places], clock)
+    assert reading.all_failed
+    assert caplog.text.count("sources.faulty") == (2 if others else 0)

@@ -66,7 +66,7 @@ def place_options(command: F) -> F:
     state = click.option(
         "--state",
         "state_dir",
-        type=click.Path(path_type=Path),
+        type=click.Path(path_type=Path, readable=False),  # whoever needs it looks, and says why
         help="State directory; default: the user's own.",
     )
     config = click.option(

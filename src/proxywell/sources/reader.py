@@ -173,7 +173,8 @@ class SourceReader:
                 for _ in gathering.merge(spec.name, visit.tally):
                     await asyncio.sleep(0)
                 reports.append(visit.report)
-                if visit.report.error is not None:
+                # a single source without an entry is the caller's sentence: see why_nothing
+                if visit.report.error is not None and (len(specs) > 1 or visit.tally.read):
                     emit(SourceFaulty(source=spec.name, reason=visit.report.error))
                 counts.read += visit.tally.read
                 for reason, count in visit.tally.refused.items():
