@@ -73,7 +73,8 @@ _ADVICE: Final[Mapping[str, str]] = {
     "own line with `proxywell doctor`.",
     FailureKind.JUDGE_UNWELL.value: "The judge did not answer us directly either, so nothing "
     "was learnt about most candidates; `proxywell doctor` asks each judge, --judge names another.",
-    FailureKind.LOCAL_FAULT.value: "This machine ran short (files, ports, routes); "
+    FailureKind.LOCAL_FAULT.value: "This machine ran short (files, ports), or has no way there "
+    "(routes, checking.source_address); "
     "`proxywell doctor` says of what, or use fewer sockets with --max-sockets.",
     FailureKind.INTERNAL.value: "A bug of ours kept most candidates from being checked; please "
     "report it with the output of --debug.",

@@ -270,7 +270,8 @@ def export(
 
     def words(done: ExportReport) -> str:
         lines = [f"{file.path}  {file.size_bytes} bytes" for file in done.files]
-        return "\n".join([f"{done.members} members", *lines])
+        count = "1 member" if done.members == 1 else f"{done.members} members"
+        return "\n".join([count, *lines])
 
     show_object(report, output, words)
 

@@ -37,7 +37,13 @@ class Event:
         return _COUNTED.sub(one, first_line).format_map(facts)
 
 
-_ONE = {"lists": "list", "candidates": "candidate", "chunks": "chunk", "entries": "entry"}
+_ONE = {
+    "lists": "list",
+    "candidates": "candidate",
+    "chunks": "chunk",
+    "entries": "entry",
+    "lines": "line",
+}
 _COUNTED = re.compile(rf"(\{{(\w+)\}}) ({'|'.join(_ONE)})\b")
 
 
