@@ -9,12 +9,11 @@ from proxywell.checking.ports import JudgeRequest, ProbeReport, Sighting
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.failure import FailureKind
 from proxywell.net.conversation import Conversation
+from proxywell.protocols.handshakes import handshake
 from proxywell.protocols.head import HttpLimits
-from proxywell.protocols.http import Answered, AnswerReader, HttpConnect, Reading
+from proxywell.protocols.http import Answered, AnswerReader, Reading
 from proxywell.protocols.machine import Established, Handshake, NeedMore, Refused
 from proxywell.protocols.request import with_proxy_credentials
-from proxywell.protocols.socks4 import Socks4aConnect, Socks4Connect
-from proxywell.protocols.socks5 import Socks5Connect
 
 _PROXY_AUTHENTICATION_REQUIRED = 407
 # A status that no believable answer has: no more of it needs to be read.
@@ -149,7 +148,9 @@ class Probe(Conversation):
             return with_proxy_credentials(asked, endpoint.user, endpoint.password or "")
         if self.protocol is Protocol.SOCKS4 and not _is_ipv4(self.request.address):
             self.protocol = Protocol.SOCKS4A  # plain SOCKS4 cannot name such a judge
-        self._machine = handshake(self.protocol, self._endpoint, self.request)
+        request = self.request
+        host = request.address if self.protocol is Protocol.SOCKS4 else request.host
+        self._machine = handshake(self._endpoint, self.protocol, host, request.port)
         return self._machine.opening
 
     def received(self, data: bytes, now_s: float) -> bytes | None:
@@ -259,31 +260,6 @@ class Probe(Conversation):
             self.kind, self.detail = reading.kind, reading.detail
         else:
             self.kind = FailureKind.EOF_EARLY
-
-
-def handshake(protocol: Protocol, endpoint: Endpoint, request: JudgeRequest) -> Handshake:
-    """Make the machine that opens a tunnel to the judge.
-
-    Args:
-        protocol: Any but ``http``, which has no handshake.
-        endpoint: The proxy, for its credentials.
-        request: Names the judge.
-
-    Raises:
-        ValueError: The protocol cannot carry the judge's name or address.
-    """
-    user, password = endpoint.user, endpoint.password
-    match protocol:
-        case Protocol.SOCKS5:
-            return Socks5Connect(request.host, request.port, user, password)
-        case Protocol.CONNECT:
-            return HttpConnect(request.host, request.port, user, password)
-        case Protocol.SOCKS4:
-            return Socks4Connect(request.address, request.port, user or "")
-        case Protocol.SOCKS4A:
-            return Socks4aConnect(request.host, request.port, user or "")
-        case Protocol.HTTP:
-            raise ValueError("a forwarded request has no handshake")
 
 
 def _is_ipv4(address: str) -> bool:

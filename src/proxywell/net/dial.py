@@ -14,10 +14,8 @@ from proxywell.model.failure import FailureKind
 from proxywell.net.resolve import GuardRefusal, resolve
 from proxywell.net.stream import ProxyStream
 from proxywell.net.translate import Stage, failure_of
-from proxywell.protocols.http import HttpConnect
+from proxywell.protocols.handshakes import handshake
 from proxywell.protocols.machine import Established, Handshake, NeedMore, Refused
-from proxywell.protocols.socks4 import Socks4aConnect, Socks4Connect
-from proxywell.protocols.socks5 import Socks5Connect
 
 _READ_BYTES = 4_096
 # Linux: leave the choice of the port to connect, which may use one port for many targets.
@@ -55,7 +53,7 @@ async def open_tunnel(
     Raises:
         ValueError: ``protocol`` is HTTP, or cannot carry ``host`` and ``port``.
     """
-    handshake = _handshake(endpoint, protocol, host, port)
+    machine = handshake(endpoint, protocol, host, port)
     stream = await open_direct(
         endpoint.host,
         endpoint.port,
@@ -67,7 +65,7 @@ async def open_tunnel(
     if isinstance(stream, FailureKind):
         return stream
     try:
-        outcome = await _shake_hands(stream, handshake)
+        outcome = await _shake_hands(stream, machine)
     except OSError as error:
         stream.close()
         return failure_of(error, Stage.HANDSHAKE)
@@ -139,21 +137,6 @@ async def _connect(address: str, port: int, source_address: str | None) -> socke
         sock.close()
         raise
     return sock
-
-
-def _handshake(endpoint: Endpoint, protocol: Protocol, host: str, port: int) -> Handshake:
-    user, password = endpoint.user, endpoint.password
-    match protocol:
-        case Protocol.CONNECT:
-            return HttpConnect(host, port, user, password)
-        case Protocol.SOCKS4:
-            return Socks4Connect(host, port, user or "")
-        case Protocol.SOCKS4A:
-            return Socks4aConnect(host, port, user or "")
-        case Protocol.SOCKS5:
-            return Socks5Connect(host, port, user, password)
-        case Protocol.HTTP:
-            raise ValueError("forwarding opens no tunnel; connect to the proxy and send to it")
 
 
 async def _shake_hands(stream: ProxyStream, handshake: Handshake) -> Established | Refused:
