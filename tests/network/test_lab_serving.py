@@ -101,7 +101,7 @@ def test_it_stops_by_itself_after_the_seconds_that_it_was_given() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "source_address: " in done.stdout
+    assert "checking.source_address  127.0.0.2" in done.stdout
 
 
 @pytest.mark.parametrize(
