@@ -219,7 +219,7 @@ def test_export_writes_beside_the_caller_and_reports(run: Run, tmp_path: Path) -
         "me:hunter2@1.0.0.9:8080",
         "1.0.0.1:8080",
     ]
-    assert run("export", "--anonymity", "elite", "--out", "elsewhere")[1].startswith("1 members")
+    assert run("export", "--anonymity", "elite", "--out", "elsewhere")[1].startswith("1 member\n")
     assert run("export", "--format", "pdf")[0] == 2
 
 
