@@ -59,7 +59,8 @@ def assert_complete(home: Home, job_id: str, *, deaths: int = 1) -> None:
     assert report["items"]["checked"] == report["items"]["planned"]
     chunks = report["chunks"]
     again = chunks["attempts"] - chunks["planned"] - chunks["split"]
-    assert 0 <= again <= deaths * (chunks["planned"] - done_before)
+    # a busy machine may starve a worker for a lease: that chunk is rescued once more
+    assert 0 <= again <= deaths * (chunks["planned"] - done_before) + chunks["rescued"]
     members = home.members()
     assert len(members) == report["verdicts"]["working"] == report["pool"]["after"]
     assert {one["times_checked"] for one in members} == {1}
@@ -138,9 +139,10 @@ def test_two_refreshes_on_one_state_are_two_jobs_side_by_side(home: Home, lab: S
     for process in (one, other):
         _, said = process.communicate(timeout=END_S)
         assert process.returncode == 0, said
-    jobs = home.jobs()
-    assert len({job["job_id"] for job in jobs}) == 2
-    for report in jobs:
+    job_ids = {job["job_id"] for job in home.jobs()}
+    assert len(job_ids) == 2
+    for job_id in job_ids:
+        report = home.run("job", "wait", job_id, "--output", "json").json
         assert report["outcome"] == "complete"
         assert_balanced(report)
         assert report["items"]["checked"] == len(lab.proxies)
