@@ -58,6 +58,12 @@ class StoreBusyError(StateError):
     code = "store_busy"
 
 
+class StoreAwayError(StoreBusyError):
+    """A store on a server does not answer, or takes no writes just now; try again later."""
+
+    code = "store_away"
+
+
 class StoreDamagedError(StateError):
     """A store's file is not what it should be, is truncated or is inconsistent."""
 

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from proxywell.config.secret import Secret
+
 DAY_S = 86_400.0
 
 
@@ -336,6 +338,33 @@ class PoolSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError("keep_checks_s must cover fresh_s, or fresh members lose their proof")
 
 
+class RedisSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where refresh jobs of the Celery engine live."""
+
+    url: Annotated[
+        Secret | None,
+        Meta(
+            description="redis://, rediss:// (TLS) or unix:// with user and password if any;"
+            " none: a private server is started."
+        ),
+    ] = None
+    prefix: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9_.-]{1,64}$",
+            description="What every key and queue begins with; one per pool that shares a server.",
+        ),
+    ] = "proxywell"
+    allow_plaintext: Annotated[
+        bool,
+        Meta(description="Speak to a server on another machine without TLS."),
+    ] = False
+    answer_s: Annotated[
+        float,
+        Meta(gt=0, le=60, description="Seconds after which a server that is silent is given up."),
+    ] = 2.0
+
+
 class LogSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is said on stderr."""
 
@@ -360,5 +389,6 @@ class Settings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     checking: CheckingSettings = field(default_factory=CheckingSettings)
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
+    redis: RedisSettings = field(default_factory=RedisSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
     log: LogSettings = field(default_factory=LogSettings)

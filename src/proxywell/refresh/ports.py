@@ -87,6 +87,9 @@ class NewJob(Struct, frozen=True):
         spec: The caller's own, kept as it is.
         created_at_s: Seconds since the epoch, for people.
         epoch: 1, or one more than that of a job whose store was lost.
+        settled: Items that were settled in an earlier epoch; they count as checked at once.
+        working: How many of them work.
+        age_s: How long ago the job began; its deadline and cap count from then.
     """
 
     job_id: str
@@ -95,6 +98,9 @@ class NewJob(Struct, frozen=True):
     spec: bytes
     created_at_s: float
     epoch: int = 1
+    settled: Spans = ()
+    working: int = 0
+    age_s: float = 0.0
 
 
 class Block(Struct, frozen=True):
@@ -254,6 +260,18 @@ class Bell(Protocol):
 
     def close(self) -> None:
         """Stop listening; works twice."""
+        ...
+
+
+class LoopBell(Bell, Protocol):
+    """A bell that a loop can listen to."""
+
+    def fileno(self) -> int | None:
+        """What becomes readable when rung; None where there is only the clock."""
+        ...
+
+    def hush(self) -> None:
+        """Take in what was rung, so that the next look waits for the next ring."""
         ...
 
 

@@ -17,11 +17,10 @@ from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Protocol
 from proxywell.model.failure import FailureKind
 from proxywell.model.verdict import CheckState, CheckStep, Verdict
-from proxywell.refresh.bell import DatagramBell
 from proxywell.refresh.books import NoClaim, Worker
 from proxywell.refresh.clerk import Clerk
 from proxywell.refresh.holding import Holding
-from proxywell.refresh.ports import CandidateChecker, Ledger
+from proxywell.refresh.ports import CandidateChecker, Ledger, LoopBell
 
 STARTS_MAX = 256  # between two looks at the loop
 LOOK_S = 0.25  # how soon to look again when nothing woke us: for room, for chunks
@@ -64,7 +63,7 @@ class Shift:
         open_ledger: Callable[[], Ledger],
         checker: CandidateChecker,
         terms: ShiftTerms,
-        bell: DatagramBell,
+        bell: LoopBell,
     ) -> None:
         self._checker = checker
         self._terms = terms

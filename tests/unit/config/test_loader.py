@@ -241,7 +241,7 @@ def test_whatever_is_given_comes_out_checked_or_is_refused_in_one_line(
 def test_every_range_is_checked_at_both_ends() -> None:
     wrong = 0
     for path, spec in TABLE.items():
-        info = msgspec.json.schema(spec.annotation)
+        info = msgspec.json.schema(spec.annotation, schema_hook=lambda _kind: {"type": "string"})
         numbers = [info, *info.get("anyOf", [])]
         for number in numbers:
             beyond = {

@@ -1,0 +1,1 @@
+"""Brings up what a distributed refresh needs, watches over it, and stops it again."""
