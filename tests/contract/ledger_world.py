@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count as count_from
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec.structs import replace
 
 from proxywell.refresh.books import (
@@ -23,10 +25,12 @@ from proxywell.refresh.books import (
 )
 from proxywell.refresh.closing import LedgerRules
 from proxywell.refresh.ledgers.memory import MemoryLedger
+from proxywell.refresh.ledgers.redis import RedisLedger, rule_book
 from proxywell.refresh.ledgers.sqlite import SqliteLedger
 from proxywell.refresh.ledgers.sqlite_rows import SqliteBooks
 from proxywell.refresh.ports import Block, Ledger, NewJob
 from proxywell.refresh.spans import Spans, common, count, items_of, spans_of
+from tests.services.redis_server import RedisServer
 
 T = TypeVar("T")
 JOB = "j1"
@@ -48,11 +52,40 @@ TERMS = Terms(
 
 
 class Clock:
+    """The time of every home; a Redis server is told of it under a key of its own."""
+
     def __init__(self) -> None:
-        self.now_s = 1_000.0
+        self._now_s = 1_000.0
+        self._redis: tuple[RedisServer, str] | None = None
 
     def __call__(self) -> float:
-        return self.now_s
+        return self._now_s
+
+    @property
+    def now_s(self) -> float:
+        return self._now_s
+
+    @now_s.setter
+    def now_s(self, now_s: float) -> None:
+        self._now_s = now_s
+        if self._redis is not None:
+            server, key = self._redis
+            server.call("SET", key, repr(now_s))
+
+    def shown_by(self, server: RedisServer, key: str) -> str:
+        self._redis = server, key
+        self.now_s = self._now_s
+        return key
+
+
+_serials = count_from(1)
+
+
+def redis_ledger(server: RedisServer, clock: Clock, defect: str = "") -> RedisLedger:
+    """A home of its own on a server that others use as well."""
+    prefix = f"t{next(_serials)}"
+    key = clock.shown_by(server, f"{prefix}:clock")
+    return RedisLedger(server.address(prefix), clock_key=key, rules=rule_book(defect))
 
 
 def blocks_of(items: int, size: int) -> list[Block]:
@@ -71,8 +104,31 @@ def settled(items: list[int]) -> Settled:
 def all_chunks(ledger: Ledger) -> dict[int, ChunkRow]:
     if isinstance(ledger, MemoryLedger):
         return dict(ledger._jobs[JOB].books.chunks)
+    if isinstance(ledger, RedisLedger):
+        return redis_chunks(ledger)
     assert isinstance(ledger, SqliteLedger)
     return {row.id: row for row in SqliteBooks(ledger._db, JOB)._rows("1 ORDER BY id")}
+
+
+def redis_chunks(ledger: RedisLedger) -> dict[int, ChunkRow]:
+    """The lines as any client of the server finds them."""
+    rows = ledger._link.call("HGETALL", ledger.key(JOB, "chunk"))
+    ended = msgspec.msgpack.decode(ledger._link.call("HGET", ledger.key(JOB, "job"), "line"))
+    leases = ledger._link.call("ZRANGE", ledger.key(JOB, "lease"), 0, -1, "WITHSCORES")
+    until_s = {int(chunk): float(end) for chunk, end in zip(leases[::2], leases[1::2], strict=True)}
+    chunks = {}
+    for raw in rows[1::2]:
+        found = msgspec.msgpack.decode(raw)
+        found["items"], found["state"] = tuple(found.get("items", ())), ChunkState(found["state"])
+        if "before_loss" in found:
+            found["before_loss"] = tuple(found["before_loss"])
+        chunk = ChunkRow(**found)
+        if chunk.state is ChunkState.RUNNING and chunk.id in until_s:
+            chunk.until_s = until_s[chunk.id]
+        if chunk.state <= ChunkState.RUNNING and "ended" in ended:
+            chunk.state, chunk.why = ChunkState.LOST, ended["ended"]
+        chunks[chunk.id] = chunk
+    return dict(sorted(chunks.items()))
 
 
 class Homes:
@@ -85,6 +141,8 @@ class Homes:
         terms: Terms = TERMS,
         path: Path | None = None,
         rules: type[LedgerRules] = LedgerRules,
+        server: RedisServer | None = None,
+        defect: str = "",
     ) -> None:
         self.clock = Clock()
         self.items = items
@@ -92,6 +150,8 @@ class Homes:
         self.ledgers: list[Ledger] = [MemoryLedger(self.clock, rules)]
         if path is not None:
             self.ledgers.append(SqliteLedger(path, clock=self.clock, boot="", rules=rules))
+        if server is not None:
+            self.ledgers.append(redis_ledger(server, self.clock, defect))
         self.finals: dict[int, ChunkRow] = {}
         self.commits: list[str] = []
         self.fin_token: str | None = None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,7 @@ from proxywell.refresh.closing import LedgerRules
 from proxywell.refresh.ports import NewJob
 from proxywell.refresh.spans import items_of, spans_of
 from tests.contract.ledger_world import JOB, TERMS, Homes, blocks_of, quiet_end, settled
+from tests.services.redis_server import RedisServer
 
 WORKERS = (Worker("n1", "h1"), Worker("n1", "h2"), Worker("n2", "h3"))
 share = st.integers(0, 2**12 - 1)  # a bit per item: told or not
@@ -41,6 +43,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     rule_book: type[LedgerRules] = LedgerRules
     with_sqlite = True
+    server: RedisServer | None = None
+    defect = ""
 
     @initialize(
         items=st.integers(1, 12),
@@ -51,7 +55,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         path = Path(self.directory.name) / "ledger.sqlite" if self.with_sqlite else None
         terms = replace(TERMS, want=want, chunk_size=size)
-        self.homes = Homes(items=items, terms=terms, path=path, rules=self.rule_book)
+        self.homes = Homes(
+            items=items,
+            terms=terms,
+            path=path,
+            rules=self.rule_book,
+            server=self.server,
+            defect=self.defect,
+        )
         self.held: list[Held] = []
         self.serial = 0
         for node in ("n1", "n2"):
@@ -254,8 +265,12 @@ QUICK = settings(
 MANY = settings(QUICK, max_examples=150, stateful_step_count=40)
 
 
-def test_memory_and_sqlite_agree_step_by_step_and_their_books_add_up() -> None:
-    run_machine(LedgerMachine, settings=QUICK)
+def all_homes(server: RedisServer, defect: str = "") -> Any:
+    return type("AllHomes", (LedgerMachine,), {"server": server, "defect": defect})
+
+
+def test_all_homes_agree_step_by_step_and_their_books_add_up(redis_server: RedisServer) -> None:
+    run_machine(all_homes(redis_server), settings=QUICK)
 
 
 def test_the_rules_keep_the_books_whatever_happens() -> None:
@@ -263,8 +278,9 @@ def test_the_rules_keep_the_books_whatever_happens() -> None:
 
 
 @pytest.mark.deep
-def test_memory_and_sqlite_agree_over_many_schedules() -> None:
-    run_machine(LedgerMachine, settings=settings(QUICK, max_examples=1_000, stateful_step_count=60))
+def test_all_homes_agree_over_many_schedules(redis_server: RedisServer) -> None:
+    many = settings(QUICK, max_examples=1_000, stateful_step_count=60)
+    run_machine(all_homes(redis_server), settings=many)
 
 
 @pytest.mark.deep

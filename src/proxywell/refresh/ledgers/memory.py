@@ -20,7 +20,7 @@ from proxywell.refresh.closing import LedgerRules
 from proxywell.refresh.ledgers.ruled import (
     Keep,
     RuledLedger,
-    first_chunk,
+    first_chunks,
     keep,
     new_line,
     unknown_job,
@@ -142,11 +142,12 @@ class MemoryLedger(RuledLedger):
         before = self._jobs.get(job.job_id)
         if before is not None and before.line.epoch >= job.epoch:
             return False
-        wanted = list(blocks)
-        kept = _Kept(new_line(job, len(wanted), self._clock()), job.spec)
-        kept.blocks = wanted
-        for number, block in enumerate(wanted):
-            kept.books.put(first_chunk(number, block))
+        planned = list(first_chunks(blocks, job.settled))
+        chunks = [chunk for _, chunk in planned if chunk is not None]
+        kept = _Kept(new_line(job, len(chunks), self._clock()), job.spec)
+        kept.blocks = [block for block, _ in planned]
+        for chunk in chunks:
+            kept.books.put(chunk)
         self._jobs[job.job_id] = kept
         with self._step(job.job_id) as rules:
             rules.create()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from enum import Enum, auto
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from proxywell.errors import UnknownJobError, suggestion
 from proxywell.model.report import GivenUpWhy
@@ -29,11 +30,15 @@ from proxywell.refresh.books import (
 )
 from proxywell.refresh.closing import LedgerRules
 from proxywell.refresh.ports import Block, NewJob
-from proxywell.refresh.spans import Spans
+from proxywell.refresh.spans import Spans, count, minus
 
 BODIES_KEPT_S = 3_600.0  # after finalisation: the pool has them
 UNCOLLECTED_KEPT_S = 7 * 86_400.0
 LINE_KEPT_S = 30 * 86_400.0
+STAGE_ROWS = 200  # blocks of a stage: some milliseconds, so that no step waits for a creation
+STAGE_BYTES = 2 * 2**20
+
+Planned: TypeAlias = tuple[Block, ChunkRow | None]
 
 
 class Keep(Enum):
@@ -168,16 +173,19 @@ def unknown_job(job_id: str, known: Iterable[str]) -> UnknownJobError:
 
 def new_line(job: NewJob, chunks: int, now_s: float) -> JobRow:
     """The line of a job whose chunks are all ready."""
+    created_s = now_s - job.age_s
     return JobRow(
         job_id=job.job_id,
         terms=job.terms,
         items=job.items,
-        created_s=now_s,
+        created_s=created_s,
         created_at_s=job.created_at_s,
-        deadline_s=now_s + min(job.terms.floor_s, job.terms.cap_s),
-        cap_s=now_s + job.terms.cap_s,
+        deadline_s=created_s + min(job.terms.floor_s, job.terms.cap_s),
+        cap_s=created_s + job.terms.cap_s,
         epoch=job.epoch,
         state=JobState.OPEN,
+        checked=count(job.settled),
+        working=job.working,
         ready=chunks,
         chunks=chunks,
         next_chunk=chunks,
@@ -185,6 +193,37 @@ def new_line(job: NewJob, chunks: int, now_s: float) -> JobRow:
     )
 
 
-def first_chunk(number: int, block: Block) -> ChunkRow:
-    """The chunk that a block becomes; claimed in the order of the plan."""
-    return ChunkRow(number, ChunkState.READY, (block.lo, block.hi), place=block.lo)
+def first_chunks(blocks: Iterable[Block], settled: Spans) -> Iterator[Planned]:
+    """Each block and the chunk that it becomes, claimed in the order of the plan.
+
+    A chunk holds what is not settled of its block; where all is, there is none.
+    """
+    number = 0
+    for block in blocks:
+        items = minus((block.lo, block.hi), _near(settled, block))
+        if items:
+            yield block, ChunkRow(number, ChunkState.READY, items, place=block.lo)
+            number += 1
+        else:
+            yield block, None
+
+
+def stages(planned: Iterable[Planned]) -> Iterator[list[Planned]]:
+    """Cut what is to be written into steps that hold no home for long."""
+    stage: list[Planned] = []
+    size = 0
+    for block, chunk in planned:
+        stage.append((block, chunk))
+        size += len(block.body)
+        if len(stage) >= STAGE_ROWS or size >= STAGE_BYTES:
+            yield stage
+            stage, size = [], 0
+    if stage:
+        yield stage
+
+
+def _near(settled: Spans, block: Block) -> Spans:
+    """The ranges that may touch this block; walking all of them for each block would take long."""
+    first = bisect_right(settled, block.lo) // 2 * 2
+    last = bisect_left(settled, block.hi)
+    return settled[max(0, first - 2) : last + last % 2]

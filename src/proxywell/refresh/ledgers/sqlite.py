@@ -26,11 +26,13 @@ from proxywell.errors import (
 from proxywell.refresh.books import JobRow, Lease, LedgerEvent, Part
 from proxywell.refresh.closing import LedgerRules
 from proxywell.refresh.ledgers.ruled import (
+    STAGE_ROWS,
     Keep,
     RuledLedger,
-    first_chunk,
+    first_chunks,
     keep,
     new_line,
+    stages,
     unknown_job,
 )
 from proxywell.refresh.ledgers.sqlite_rows import INSERT_CHUNK, SCHEMA, SqliteBooks, columns
@@ -40,8 +42,6 @@ from proxywell.refresh.spans import Spans
 FILE_NAME = "ledger.sqlite"
 BUSY_MS = 2_000
 SETTLE_S = 0.005
-STAGE_ROWS = 200  # blocks of a stage: some milliseconds, so that no step waits for a creation
-STAGE_BYTES = 2 * 2**20
 STAGED_KEPT_S = 3_600.0  # what a creation that never ended left behind
 SCHEMA_VERSION = 1
 _OF_A_JOB = ("part", "block", "event", "chunk")
@@ -104,25 +104,30 @@ class SqliteLedger(RuledLedger):
             raise
 
     def create(self, job: NewJob, blocks: Iterable[Block]) -> bool:
-        """Write the items in stages, then the line that makes the job exist."""
+        """Write the items in stages, then the line that makes the job exist.
+
+        What an earlier epoch wrote is dropped first, its line before all.
+        """
         with self._transaction():
-            if self._db.execute("SELECT 1 FROM job WHERE id = ?", (job.job_id,)).fetchone():
+            found = self._db.execute("SELECT body FROM job WHERE id = ?", (job.job_id,)).fetchone()
+            if found and _job_row(found[0]).epoch >= job.epoch:
                 return False
-            self._forget_rows(job.job_id)
+            self._db.execute("DELETE FROM job WHERE id = ?", (job.job_id,))
             self._db.execute(
                 "INSERT OR REPLACE INTO staged VALUES (?, ?)", (job.job_id, job.created_at_s)
             )
+        self._drop_rows(job.job_id)
         chunks = 0
-        for stage in _stages(blocks):
+        for stage in stages(first_chunks(blocks, job.settled)):
             with self._transaction():
-                for number, block in enumerate(stage, chunks):
-                    chunk = first_chunk(number, block)
+                for block, chunk in stage:
                     self._db.execute(
                         "INSERT INTO block VALUES (?, ?, ?, ?)",
                         (job.job_id, block.lo, block.hi, block.body),
                     )
-                    self._db.execute(INSERT_CHUNK, (job.job_id, number, *columns(chunk)))
-            chunks += len(stage)
+                    if chunk is not None:
+                        self._db.execute(INSERT_CHUNK, (job.job_id, chunk.id, *columns(chunk)))
+                        chunks += 1
         line = new_line(job, chunks, self._clock())
         with self._transaction():
             self._db.execute(
@@ -319,10 +324,6 @@ class SqliteLedger(RuledLedger):
             raise unknown_job(job_id, [job.job_id for job in self.jobs()])
         return row[0]  # type: ignore[no-any-return] # the schema says BLOB
 
-    def _forget_rows(self, job_id: str) -> None:
-        for table in _OF_A_JOB:
-            self._db.execute(f"DELETE FROM {table} WHERE job = ?", (job_id,))  # noqa: S608 - ours
-
     def _drop_rows(self, job_id: str) -> None:
         for table in _OF_A_JOB:
             key = "seq" if table in ("part", "event") else "lo" if table == "block" else "id"
@@ -366,19 +367,6 @@ def _make_private(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
-
-
-def _stages(blocks: Iterable[Block]) -> Iterator[list[Block]]:
-    stage: list[Block] = []
-    size = 0
-    for block in blocks:
-        stage.append(block)
-        size += len(block.body)
-        if len(stage) >= STAGE_ROWS or size >= STAGE_BYTES:
-            yield stage
-            stage, size = [], 0
-    if stage:
-        yield stage
 
 
 def _as_state_error(error: sqlite3.Error, path: Path) -> StateError:
