@@ -9,11 +9,12 @@ from proxywell.app.checkers import (
     read_candidates,
     verify_members,
 )
-from proxywell.app.jobs import RefreshWish, job_room, refresh
+from proxywell.app.jobs import RefreshWish, as_job_was_started, job_room, refresh
 
 __all__ = [
     "NoSourceError",
     "RefreshWish",
+    "as_job_was_started",
     "check_in_processes",
     "job_room",
     "must_be_sound",

@@ -34,7 +34,7 @@ from proxywell.model.report import Outcome, RefreshReport
 from proxywell.net.loop import run
 from proxywell.pool.pool import Pool
 from proxywell.refresh.intents import Intents
-from proxywell.refresh.report import Dossier
+from proxywell.refresh.report import Dossier, dossier_of
 from proxywell.refresh.run import RefreshRoom
 from proxywell.refresh.wait import Until
 from proxywell.sources.catalog import STDIN, chosen_sources
@@ -133,12 +133,26 @@ def job_room(settings: Settings, state_dir: Path, job_id: str) -> Iterator[Refre
         _begin_what_was_named(settings, state_dir, pool, job_id)
         with RefreshRoom(state_dir, settings.refresh, sink=pool) as looking:
             dossier = looking.dossier(job_id)
-        kept = _decode(bytes(dossier.extra))
-        as_started = structs.replace(settings, **structs.asdict(kept)) if kept else settings
+        as_started = _as_started(settings, dossier)
         sink = _sink(pool, YieldBook(state_dir / SOURCES_DIR))
         sink.saw_lists(dossier.sources)
         with _room(as_started, state_dir, sink, dossier.workers) as room:
             yield room
+
+
+def as_job_was_started(settings: Settings, spec: bytes) -> Settings:
+    """Settings for a worker that checks for a job: what decides a check is taken from the job.
+
+    Args:
+        settings: The worker's own.
+        spec: What the job's creator kept with it.
+    """
+    return _as_started(settings, dossier_of(spec))
+
+
+def _as_started(settings: Settings, dossier: Dossier) -> Settings:
+    kept = _decode(bytes(dossier.extra))
+    return structs.replace(settings, **structs.asdict(kept)) if kept else settings
 
 
 def _begin_what_was_named(settings: Settings, state_dir: Path, pool: Pool, job_id: str) -> None:

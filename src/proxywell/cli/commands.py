@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "thaw": ("members", "thaw", "Take back a freeze."),
     "backup": ("members", "backup", "Copy the pool into a file that opens elsewhere."),
     "job": ("job", "job", "Refresh jobs, past and present: list, show, wait, cancel."),
+    "worker": ("worker", "worker", "Work on the refresh jobs of a Redis, on any machine."),
     "sources": ("sources", "sources", "The catalogue: list, test, yields."),
     "judge": ("judge", "judge", "Our judge: serve it on a machine of yours."),
     "lab": ("lab", "lab", "The simulated fleet: lists, proxies and judges on loopback."),

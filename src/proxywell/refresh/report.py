@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec import Raw, Struct, field, structs
 
 from proxywell.model.report import (
@@ -49,6 +50,14 @@ class Dossier(Struct, frozen=True, kw_only=True):
     read_s: float | None = None
     lead_s: float = 0.0
     extra: Raw = Raw(b"null")
+
+
+_dossier = msgspec.json.Decoder(Dossier).decode
+
+
+def dossier_of(spec: bytes) -> Dossier:
+    """What a job's creator kept, from the bytes that its books keep."""
+    return _dossier(spec)
 
 
 def outcome_of(job: JobRow) -> tuple[Outcome | None, str | None]:

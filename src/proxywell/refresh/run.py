@@ -28,7 +28,7 @@ from proxywell.refresh.finalise import Collector, Summary
 from proxywell.refresh.ledgers.sqlite import open_ledger
 from proxywell.refresh.plan import blocks, chunk_size, put_likely_first
 from proxywell.refresh.ports import Ledger, NewJob, VerdictSink
-from proxywell.refresh.report import Dossier, outcome_of, report_of
+from proxywell.refresh.report import Dossier, dossier_of, outcome_of, report_of
 from proxywell.refresh.shift import ShiftTerms
 from proxywell.refresh.wait import Until, WaitEnd
 from proxywell.telemetry.events import Event, JobCreated, JobLeftOpen, emit
@@ -36,7 +36,6 @@ from proxywell.telemetry.events import Event, JobCreated, JobLeftOpen, emit
 FINAL_S = 30.0  # to finalise a job that was just closed by us
 
 _encode = msgspec.json.Encoder().encode
-_dossier = msgspec.json.Decoder(Dossier).decode
 _summary = msgspec.json.Decoder(Summary).decode
 
 
@@ -223,7 +222,7 @@ class RefreshRoom:
         Raises:
             UnknownJobError: There is no such job.
         """
-        return _dossier(self._ledger.spec(job_id))
+        return dossier_of(self._ledger.spec(job_id))
 
     def jobs(self) -> list[JobRow]:
         """The lines of all jobs, newest first."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,14 +34,22 @@ class ShiftEnd(StrEnum):
 
     CLOSED = "closed"  # the job has no open chunk
     OVER = "over"  # its time was over; there may be more work
+    IDLE = "idle"  # there was nothing to claim for a while
     DRAINED = "drained"  # it was told to leave
 
 
 class ShiftTerms(Struct, frozen=True):
-    """Lengths in seconds: between two beats, and for how long chunks are claimed."""
+    """Lengths in seconds.
+
+    Attributes:
+        beat_s: Between two beats.
+        shift_s: For how long chunks are claimed.
+        idle_s: A shift that holds nothing and is given nothing for so long ends.
+    """
 
     beat_s: float
     shift_s: float
+    idle_s: float = math.inf
 
 
 class Shift:
@@ -81,6 +90,7 @@ class Shift:
         self._queue: deque[Holding] = deque()  # those with candidates to start
         self._wake = asyncio.Event()
         self._ask_s = 0.0  # not before this do we ask for a chunk again
+        self._idle_from_s = time.monotonic()
         self._draining = False
         self._closed = False
         self._trouble: BaseException | None = None
@@ -122,10 +132,13 @@ class Shift:
             if self._closed and not self._held:
                 return ShiftEnd.CLOSED
             now_s = time.monotonic()
-            if now_s >= over_s:
-                if not self._held:
-                    return ShiftEnd.OVER
-            elif room and now_s >= self._ask_s and not self._closed:
+            if self._held:
+                self._idle_from_s = now_s
+            elif now_s >= over_s:
+                return ShiftEnd.OVER
+            elif now_s - self._idle_from_s > self._terms.idle_s:
+                return ShiftEnd.IDLE
+            if now_s < over_s and room and now_s >= self._ask_s and not self._closed:
                 await self._claim()
                 continue
             if self._queue and room:

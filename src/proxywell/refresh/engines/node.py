@@ -78,15 +78,23 @@ class Pulse:
         self._open_ledger = open_ledger
         self._term_s, self._beat_s = lease_s - beat_s, beat_s
         self._over = threading.Event()
+        self._wake = threading.Event()
+        self._draining = False
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
 
     def start(self) -> None:
         """Begin."""
         self._thread.start()
 
+    def drain(self) -> None:
+        """Tell, soon and from now on, that this main is leaving."""
+        self._draining = True
+        self._wake.set()
+
     def stop(self, timeout_s: float) -> None:
         """Sign off and end; works twice."""
         self._over.set()
+        self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
 
@@ -98,8 +106,17 @@ class Pulse:
             return
         try:
             while not self._over.is_set():
-                self._tell(lambda: ledger.node_beat(self._node, self._job_id, term_s=self._term_s))
-                self._over.wait(self._beat_s)
+                self._wake.clear()
+                self._tell(
+                    lambda: ledger.node_beat(
+                        self._node,
+                        self._job_id,
+                        term_s=self._term_s,
+                        draining=self._draining,
+                    )
+                )
+                if not self._over.is_set():
+                    self._wake.wait(self._beat_s)
             self._tell(lambda: ledger.node_gone(self._node))
         finally:
             ledger.close()
