@@ -182,6 +182,15 @@ def test_the_death_of_a_node_is_no_chunks_fault(home: Home) -> None:
     assert (chunk.state, chunk.blamed, chunk.suspect) == (ChunkState.READY, 0, False)
 
 
+def test_a_lease_that_is_named_twice_is_ended_once(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 6)
+    held = claim(ledger, ONE, "a")
+    assert ledger.expire(JOB, [(held.chunk_id, "a"), (held.chunk_id, "a")]) == 1
+    job = ledger.status(JOB)
+    assert (job.ready, job.running, job.rescued) == (2, 0, 1)
+
+
 def test_an_attempt_without_progress_ends_at_its_hard_limit(home: Home) -> None:
     ledger, clock = home
     create(ledger, 3)

@@ -185,3 +185,99 @@ def test_the_sweep_drops_what_nobody_collected_for_a_week(home: Home) -> None:
     assert len(ledger.jobs()) == 1
     ledger.sweep(8 * 86_400.0)
     assert ledger.jobs() == []
+
+
+def test_a_later_epoch_goes_on_with_what_was_not_settled(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 12)
+    old = claim(ledger, ONE, "a")
+    again = NewJob(
+        JOB, 12, TERMS, b"again", 0.0, epoch=2, settled=(1, 2, 3, 6, 8, 10), working=1, age_s=100.0
+    )
+    assert ledger.create(again, blocks_of(12, 3))
+    job = ledger.status(JOB)
+    assert (job.epoch, job.state, job.chunks, job.ready, job.running) == (2, JobState.OPEN, 3, 3, 0)
+    assert (job.checked, job.working, job.pending) == (6, 1, 6)
+    assert (clock.now_s - job.created_s, job.deadline_s - clock.now_s) == (100, 500)
+    assert ledger.spec(JOB) == b"again"
+    assert submit(ledger, old) is SubmitAnswer.STALE
+    items = [claim(ledger, ONE, token).items for token in "bcd"]
+    assert items == [(0, 1, 2, 3), (6, 8), (10, 12)]
+    assert [block.lo for block in ledger.blocks(JOB, (3, 6))] == [3], "verdicts refer to all blocks"
+
+
+def test_an_epoch_that_is_there_or_past_creates_nothing(home: Home) -> None:
+    ledger, _ = home
+    assert ledger.create(NewJob(JOB, 3, TERMS, b"2", 0.0, epoch=2), blocks_of(3, 3))
+    claim(ledger, ONE, "a")
+    before = ledger.status(JOB)
+    for epoch in (1, 2):
+        new = NewJob(JOB, 3, TERMS, b"no", 0.0, epoch=epoch)
+        assert not ledger.create(new, blocks_of(3, 3))
+    assert ledger.status(JOB) == before
+    assert ledger.spec(JOB) == b"2"
+
+
+def test_a_job_whose_items_are_all_settled_is_closed_at_once(home: Home) -> None:
+    ledger, _ = home
+    new = NewJob(JOB, 7, TERMS, b"", 0.0, epoch=3, settled=(0, 7), working=4)
+    assert ledger.create(new, blocks_of(7, 3))
+    job = ledger.status(JOB)
+    assert (job.state, job.checked, job.chunks) == (JobState.CLOSED, 7, 0)
+    assert [block.hi for block in ledger.blocks(JOB, (0, 7))] == [3, 6, 7]
+    assert ledger.fin_claim(JOB, "x") is FinAnswer.OK
+
+
+def test_a_job_of_nothing_is_closed_at_once(home: Home) -> None:
+    ledger, _ = home
+    assert ledger.create(NewJob(JOB, 0, TERMS, b"", 0.0), [])
+    assert ledger.status(JOB).state is JobState.CLOSED
+    assert ledger.blocks(JOB, (0, 1)) == []
+
+
+def test_a_job_that_is_as_old_as_its_cap_ends_with_the_next_tick(home: Home) -> None:
+    ledger, _ = home
+    new = NewJob(JOB, 3, TERMS, b"", 0.0, epoch=2, settled=(0, 1), age_s=TERMS.cap_s)
+    ledger.create(new, blocks_of(3, 3))
+    job = ledger.tick(JOB).job
+    assert (job.state, job.why, job.given_up) == (
+        JobState.CLOSED,
+        "timed_out",
+        {GivenUpWhy.DEADLINE: 2},
+    )
+
+
+def test_nodes_are_those_that_beat_within_their_term_for_this_job(home: Home) -> None:
+    ledger, clock = home
+    create(ledger)
+    ledger.node_beat("all", "", term_s=4)
+    ledger.node_beat("mine", JOB, term_s=2)
+    ledger.node_beat("other", "j2", term_s=4)
+    assert ledger.nodes(JOB) == {"all", "mine"}
+    assert ledger.tick(JOB).nodes == 2
+    clock.now_s += 3
+    assert ledger.nodes(JOB) == {"all"}
+    ledger.node_gone("all")
+    assert ledger.nodes(JOB) == frozenset()
+
+
+def test_events_and_parts_are_told_behind_a_number_and_no_more_than_asked(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 9)
+    for token in "abc":
+        clock.now_s += 0.1
+        submit(ledger, claim(ledger, ONE, token))
+    events = ledger.events(JOB, 0, 100)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert ledger.events(JOB, 3, 2) == events[3:5]
+    assert events[-1].kind == "closed"
+    assert events[-1].at_s == clock.now_s
+    parts = ledger.parts(JOB, 0, 100)
+    assert [(part.seq, part.items, part.body) for part in parts] == [
+        (1, (0, 3), b"v"),
+        (2, (3, 6), b"v"),
+        (3, (6, 9), b"v"),
+    ]
+    assert ledger.parts(JOB, 1, 1) == parts[1:2]
+    assert ledger.parts(JOB, 3, 9) == ledger.parts(JOB, 0, 0) == []
+    assert ledger.events(JOB, 0, 0) == []

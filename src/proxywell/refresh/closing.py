@@ -52,7 +52,7 @@ class LedgerRules(ChunkRules):
         self._arrive()
         if self.job.state is not JobState.OPEN:
             return 0
-        lines = [(self.books.chunk(chunk_id), token) for chunk_id, token in held]
+        lines = [(self.books.chunk(chunk_id), token) for chunk_id, token in dict.fromkeys(held)]
         lost = [line for line, token in lines if line is not None and self._holds(line, token)]
         self._reap(lost, alive)
         self._weigh()

@@ -25,10 +25,11 @@ function rules.expire(held, alive)
   if job.state ~= 'open' then
     return 0
   end
-  local lost = {}
+  local lost, seen = {}, {}
   for _, claimed in ipairs(held) do
-    local line = books.chunk(claimed[1])
+    local line = not seen[claimed[1]] and books.chunk(claimed[1])
     if line and rules._holds(line, claimed[2]) then
+      seen[claimed[1]] = true
       lost[#lost + 1] = line
     end
   end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Any
 from urllib.parse import ParseResult, parse_qsl, quote, unquote, urlparse
 
@@ -16,6 +17,7 @@ PORT = 6379
 PLAIN, TLS, UNIX = "redis", "rediss", "unix"
 _SCHEMES = (PLAIN, TLS, UNIX)
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_ENDS_EARLY = re.compile(r"[^:]+://[^/?#@]+[/?#].*@|.*#")  # what is behind is no path
 _FORM = "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss://… for TLS, or unix:///PATH"
 
 
@@ -127,6 +129,8 @@ def _read(text: str, prefix: str, answer_s: float) -> RedisAddress:
         raise _wrong(f"no scheme in {_without_secret(text)!r}")
     if scheme.casefold() not in _SCHEMES:
         raise _wrong(f"unknown scheme {scheme!r}{suggestion(scheme, _SCHEMES)}")
+    if _ENDS_EARLY.match(text):
+        raise _wrong("in user and password, / ? and # are written as %2F, %3F and %23")
     try:
         parsed = urlparse(text)
         port = parsed.port
@@ -156,11 +160,9 @@ def _read(text: str, prefix: str, answer_s: float) -> RedisAddress:
 
 
 def _of_socket(parsed: ParseResult, options: dict[str, str]) -> dict[str, Any]:
-    host = parsed.netloc.rpartition("@")[2]
-    path = unquote(host + parsed.path)
-    if not path.startswith("/"):
-        raise _wrong(f"the socket's path {path!r} does not begin with a slash")
-    return {"path": path, "database": _database(options.pop("db", "0"))}
+    if parsed.netloc.rpartition("@")[2] or not parsed.path:
+        raise _wrong("the socket's path does not begin with a slash")
+    return {"path": unquote(parsed.path), "database": _database(options.pop("db", "0"))}
 
 
 def _of_host(parsed: ParseResult, options: dict[str, str], port: int | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from proxywell.errors import StateError, StoreAwayError
 from proxywell.refresh.ledgers.redis_address import PLAIN, TLS, RedisAddress
 
 # What a user of the server needs, beside its keys; ``doctor`` and the sentence below say so.
-PERMISSIONS = "+@read +@write +@connection +evalsha +script|load +time"
+PERMISSIONS = "+@read +@write +@connection -@dangerous +evalsha +script|load +time"
 
 _CODE = re.compile(r"(?:^|-)([A-Z]{3,})(?=[ :])")  # older servers wrap what a script met
 _TLS_ALERT = re.compile(r"\\x15\\x03|\x15\x03")
@@ -86,7 +86,7 @@ def _refused(address: RedisAddress, error: Exception, code: str) -> StateError:
         )
     if "without any password configured" in text or "no password is set" in text:
         return StateError(f"{where} has no password, but redis.url names one; leave it out")
-    if "requires authentication" in text.casefold() or "authentication required" in text.casefold():
+    if "required" in text or "unauthenticated" in text:  # a long command is not even read
         return StateError(f"{where} {_REFUSED['NOAUTH']}")
     if isinstance(error, redis.AuthenticationError) or "WRONGPASS" in text:
         return StateError(
@@ -109,6 +109,8 @@ def _no_redis(address: RedisAddress, text: str) -> StateError:
 def _unreachable(address: RedisAddress, error: Exception) -> StateError:
     where, cause = f"Redis at {address.shown}", _root(error)
     if isinstance(error, redis.TimeoutError) or isinstance(cause, TimeoutError):
+        if address.scheme == TLS and _speaks_plainly(address):
+            return _no_tls(address)
         return StoreAwayError(
             f"{where} did not answer within {address.answer_s:g} s; see that it runs and is not"
             " overloaded, or raise redis.answer_s"
@@ -138,7 +140,7 @@ def _tls_trouble(address: RedisAddress, cause: BaseException) -> StateError:
         )
     if isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return StoreAwayError(f"{where} cannot be reached (connection lost); see that it runs")
-    return StateError(f"{where} does not speak TLS; write redis:// in redis.url")
+    return _no_tls(address)
 
 
 def _is_file(cause: BaseException) -> bool:
@@ -149,6 +151,13 @@ def _tls_only(address: RedisAddress) -> StateError:
     return StateError(
         f"Redis at {address.shown} speaks TLS only; write rediss:// in redis.url, with"
         " ?ssl_ca_certs=FILE if its authority is your own"
+    )
+
+
+def _no_tls(address: RedisAddress) -> StateError:
+    return StateError(
+        f"Redis at {address.shown} does not speak TLS; write redis:// in redis.url, or switch it on"
+        " there"
     )
 
 
@@ -171,5 +180,16 @@ def _speaks_tls(address: RedisAddress) -> bool:
             return True
     except ssl.SSLCertVerificationError:
         return True
+    except OSError:
+        return False
+
+
+def _speaks_plainly(address: RedisAddress) -> bool:
+    """Whether a plain PING is answered; asked when a TLS handshake was not."""
+    try:
+        with socket.create_connection((address.host, address.port), address.answer_s) as plain:
+            plain.settimeout(address.answer_s)
+            plain.sendall(b"PING\r\n")
+            return plain.recv(1) in (b"+", b"-")
     except OSError:
         return False
