@@ -24,6 +24,7 @@ PURE = (
     "checking/health.py",
     "checking/pages.py",
     "checking/wire.py",
+    "orchestrator/tending.py",
     "pool/score.py",
     "pool/selection.py",
     "pool/member_state.py",

@@ -32,6 +32,12 @@ def is_gone(node: str) -> bool:
     return _started(int(pid)) != started
 
 
+def process_of(node: str) -> int | None:
+    """The process id of a named main that is on this machine; None where it is elsewhere."""
+    place, pid, _, _ = ("", "", "", *node.rsplit(":", 3))[-4:]
+    return int(pid) if place == _place() and pid.isdigit() else None
+
+
 def _place() -> str:
     """Where process numbers mean the same: the host, and its name space of processes."""
     try:

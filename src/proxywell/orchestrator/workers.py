@@ -1,0 +1,126 @@
+"""The Celery worker that we start where nobody else works."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from proxywell.config.schema import LogSettings
+from proxywell.orchestrator.children import Order
+from proxywell.orchestrator.health import Health
+from proxywell.orchestrator.supervise import Death, told
+from proxywell.orchestrator.tending import Pace
+from proxywell.refresh.engines.node import process_of
+from proxywell.refresh.ledgers.redis_address import RedisAddress
+
+WORKER: Final = "the Celery worker"
+WRONG_USE: Final = 2
+ABSENT_S: Final = 5.0
+IDLE_MAX_S: Final = 20.0
+PROGRAM: Final = (sys.executable, "-P", "-m", "proxywell", "worker")
+
+
+class WorkerMain:
+    """One worker's main process with its children.
+
+    Args:
+        health: What is known of the Redis that it is to work at.
+        workers: How many child processes.
+        always: Start it also where others work.
+        alone: Whether no other command of this state directory starts workers; where one may,
+            nobody must have been there for ``ABSENT_S``.
+        log: Where its output goes.
+        state_dir: The state directory of this command.
+        remarks: How it is to log.
+        program: What to run; ``--workers N --state DIR`` are added.
+    """
+
+    name = WORKER
+    pace = Pace(rise_s=60.0, silent_s=15.0, stop_s=15.0)
+
+    def __init__(
+        self,
+        health: Health,
+        *,
+        workers: int,
+        always: bool,
+        alone: Callable[[], bool],
+        log: Path,
+        state_dir: Path,
+        remarks: LogSettings,
+        program: tuple[str, ...] = PROGRAM,
+    ) -> None:
+        self._health = health
+        self._wanted = always
+        self._alone = alone
+        self._log = log
+        self._remarks = remarks
+        self._command = (*program, "--workers", str(workers), "--state", str(state_dir))
+        self._absent_from_s: float | None = None
+
+    def may_start(self) -> bool:
+        """Whether the server is ready, and nobody works there or ours is wanted anyway.
+
+        Once it was wanted it stays so: it is started again when it ended, whoever else came.
+        """
+        if not self._health.is_ready():
+            self._absent_from_s = None
+            return False
+        if not self._wanted:
+            self._wanted = self._is_deserted()
+        return self._wanted
+
+    def _is_deserted(self) -> bool:
+        if self._health.mains is None or self._health.mains:
+            self._absent_from_s = None
+            return False
+        now_s = time.monotonic()
+        if self._absent_from_s is None:
+            self._absent_from_s = now_s
+        return self._alone() or now_s - self._absent_from_s >= ABSENT_S
+
+    def order(self) -> Order:
+        """How it is run; the address goes by the environment, which only this user can read."""
+        return Order(
+            command=self._command,
+            log=self._log,
+            environment=_environment(self._health.where(), self._remarks),
+        )
+
+    def well(self, pid: int) -> bool | None:
+        """Whether one of its processes tells the ledger that it lives, and takes what waits."""
+        mains = self._health.mains
+        if mains is None or not self._health.is_ready():
+            return None
+        return self._health.idle_s < IDLE_MAX_S and any(_is_of(main, pid) for main in mains)
+
+    def death(self, status: int, words: Sequence[str]) -> Death:
+        """Why it ended; one that found its settings wrong would find them so again."""
+        hopeless = status == WRONG_USE
+        return Death(told(status, words), hopeless, status if hopeless else 1)
+
+
+def _environment(address: RedisAddress, remarks: LogSettings) -> Mapping[str, str]:
+    return {
+        "PROXYWELL_REDIS__URL": address.url.reveal(),
+        "PROXYWELL_REDIS__PREFIX": address.prefix,
+        "PROXYWELL_REDIS__ANSWER_S": str(address.answer_s),
+        "PROXYWELL_REDIS__ALLOW_PLAINTEXT": "true",  # it was asked for, or the server is here
+        "PROXYWELL_LOG__FORMAT": remarks.format,
+        "PROXYWELL_LOG__LEVEL": remarks.level,
+    }
+
+
+def _is_of(main: str, group: int) -> bool:
+    """Whether a main is a process of this group on this machine."""
+    pid = process_of(main)
+    if pid is None:
+        return False
+    try:
+        return os.getpgid(pid) == group
+    except OSError:
+        return False
