@@ -16,7 +16,7 @@ NOT_EXAMINED = {"bait", "many_baits", "other_host"}
 SHAPE: dict[str, set[str]] = {
     "": {
         "job_id", "outcome", "reason", "engine", "sources", "candidates", "items", "chunks",
-        "verdicts", "timing_s", "deadline", "pool",
+        "verdicts", "timing_s", "deadline", "pool", "poison",
     },
     "candidates": {"read", "unique", "refused", "planned"},
     "items": {"planned", "checked", "given_up", "given_up_why"},

@@ -170,6 +170,8 @@ def test_a_killer_is_split_down_to_one_item_and_only_that_is_given_up(home: Home
     assert (job.checked, job.given_up) == (8, {GivenUpWhy.POISON: 1})
     assert deaths == 4  # twice whole, then a third, then the item
     assert job.split == 2
+    told = [one.facts for one in ledger.events(JOB, 0, 1_000) if one.kind == "given_up"]
+    assert [(facts["why"], facts["item"], facts["items"]) for facts in told] == [("poison", 4, 1)]
 
 
 def test_the_death_of_a_node_is_no_chunks_fault(home: Home) -> None:

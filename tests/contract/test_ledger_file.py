@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from proxywell.errors import StateError, StoreBusyError, UnknownJobError
-from proxywell.refresh.books import Settled, SubmitAnswer
+from proxywell.refresh.books import Claim, Settled, SubmitAnswer
 from proxywell.refresh.ledgers.sqlite import SqliteLedger, open_ledger
 from proxywell.refresh.ports import Block, NewJob
 from tests.contract.ledger_steps import ONE, claim, create
 from tests.contract.ledger_world import JOB, TERMS, Clock, all_chunks, blocks_of
+
+FIRST_VERSION = Path(__file__).parents[1] / "data" / "ledger_v1.sql"
 
 
 def test_a_new_boot_ends_all_leases_and_keeps_the_rest_of_the_deadline(tmp_path: Path) -> None:
@@ -48,6 +50,33 @@ def test_a_creation_that_never_ended_left_no_job_and_is_swept(tmp_path: Path) ->
     ledger.sweep(7_200.0)
     assert ledger._db.execute("SELECT count(*) FROM block").fetchone()[0] == 0
     ledger.close()
+
+
+def test_a_file_of_the_first_version_is_brought_to_this_one_with_its_jobs(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "l") as db:
+        db.executescript(FIRST_VERSION.read_text(encoding="utf-8"))
+    db.close()
+    SqliteLedger(tmp_path / "l", clock=Clock(), boot="b1").close()
+    ledger = SqliteLedger(tmp_path / "l", clock=Clock(), boot="b1")
+    (job,) = ledger.jobs()
+    assert (job.job_id, job.checked, job.ready) == ("20261101-080000-0a1b2c", 3, 1)
+    assert [event.kind for event in ledger.events(job.job_id, 0, 9)] == [
+        "created", "claimed", "settled", "done",
+    ]  # fmt: skip
+    held = ledger.claim(job.job_id, ONE, "b")
+    assert isinstance(held, Claim)
+    told = Settled(held.items)
+    assert ledger.submit(job.job_id, held.chunk_id, "b", 1, told) is SubmitAnswer.CLOSED
+    new = SqliteLedger(tmp_path / "new", clock=Clock(), boot="b1")
+    assert tables_of(ledger) == tables_of(new), "a new file and an old one differ"
+    ledger.close()
+    new.close()
+
+
+def tables_of(ledger: SqliteLedger) -> set[str]:
+    with ledger.transaction() as db:
+        rows = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")
+        return {" ".join(sql.split()) for (sql,) in rows}
 
 
 def test_a_later_version_is_refused(tmp_path: Path) -> None:

@@ -93,6 +93,16 @@ def test_nobody_there_for_long_is_stalled_and_a_full_worker_is_not(home: Home) -
     assert not ledger.tick(JOB).stalled
 
 
+def test_a_new_job_owes_a_bell_for_each_chunk_and_what_is_rung_is_told(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 600, chunk_size=3)
+    assert [ledger.tick(JOB).ring for _ in range(2)] == [64, 0]
+    clock.now_s += 2
+    assert ledger.tick(JOB).ring == 1
+    told = [one.facts for one in ledger.events(JOB, 0, 1_000) if one.kind == "rung"]
+    assert told == [{"bells": 64}, {"bells": 1}]
+
+
 def test_a_bell_is_rung_again_when_nobody_comes_but_ever_more_rarely(home: Home) -> None:
     ledger, clock = home
     create(ledger, 3)

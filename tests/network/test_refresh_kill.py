@@ -233,3 +233,10 @@ def test_a_candidate_that_kills_its_worker_is_given_up_alone(tmp_path: Path) -> 
     assert balanced(report)
     assert report.items.given_up == report.items.given_up_why[GivenUpWhy.POISON] == 1
     assert report.items.checked == 399
+    assert report.poison == ["socks5://10.0.0.123:1080"]
+    again = Run(tmp_path, Habits(delay_s=0.01, sockets=40, deadly=frozenset({123})), count=400)
+    report = again.ended()
+    assert report.outcome is Outcome.COMPLETE
+    assert report.items.planned == report.items.checked == 399
+    assert report.candidates.refused == {"poison": 1}
+    assert report.poison == []

@@ -65,7 +65,7 @@ def test_thousands_of_worlds_end_and_account_for_everybody(first: int) -> None:
 
 def test_a_job_closes_when_a_worker_dies_holding_chunks() -> None:
     faults = Faults(worker_dies=0.05, until_s=20)
-    worked = World(3, faults, items=ITEMS).run_refresh()
+    worked = World(2, faults, items=ITEMS).run_refresh()
     assert_accounted(worked, faults, ITEMS)
     assert worked.report.outcome is Outcome.COMPLETE
     assert worked.report.chunks.rescued > 0

@@ -11,6 +11,7 @@ from proxywell.model.failure import Blame, FailureKind
 from proxywell.model.report import Outcome, RefreshReport, RefusalReason
 
 TOP_REASONS: Final = 4
+POISON_SHOWN: Final = 5
 LISTED_TWICE: Final = "listed more than once"
 LEFT_OUT: Final = "left out by a limit"
 
@@ -65,6 +66,8 @@ _ADVICE: Final[Mapping[str, str]] = {
     "shells; allow them with network.allow_service_ports.",
     RefusalReason.CREDENTIALS.value: "Most entries carry credentials, which lists from the net "
     "may not; save the list and name the file.",
+    RefusalReason.POISON.value: "Most candidates ended workers in an earlier refresh and are left "
+    "out for a while; refresh.poison_kept_s says how long.",
     FailureKind.CONNECT_TIMEOUT.value: "Most candidates never answered a connection, as old "
     "lists do; if it is all of them, this machine may not be allowed out to those ports.",
     FailureKind.CONNECT_REFUSED.value: "Most candidates refused the connection: these lists are "
@@ -88,7 +91,9 @@ _ADVICE: Final[Mapping[str, str]] = {
     "given up (deadline)": "The time ran out. If no judge answered in the end, see which one with "
     "`proxywell doctor`; else give more time with --deadline-s, or check more at once with "
     "--max-sockets and --workers.",
-    "given up (poison)": "Some candidates end the worker that checks them; please report which.",
+    "given up (poison)": "Some candidates, named under poison, end the worker that checks them: a "
+    "bug of ours, please report them. Later refreshes leave them out for a while "
+    "(refresh.poison_kept_s).",
     "given up (error)": "Workers failed at most chunks; their remarks above say why.",
 }
 
@@ -240,6 +245,10 @@ def _details(report: RefreshReport) -> Iterator[str]:
         f"  {'pool':<10} {pool.before:,} before, {pool.after:,} after: "
         f"+{pool.added:,} -{pool.dropped:,}"
     )
+    if report.poison:
+        more = len(report.poison) - POISON_SHOWN
+        rest = f" and {more:,} more (--output json has all)" if more > 0 else ""
+        yield f"  {'poison':<10} {', '.join(report.poison[:POISON_SHOWN])}{rest}"
     for source in report.sources:
         if source.error is not None:
             yield f"  source {source.source}: {source.error}"

@@ -291,8 +291,17 @@ def explain(
 
     Exit status: 0; 2 it is not known, and the nearest one is named.
     """
+    from proxywell.refresh.poison import why_no_verdict
+
     with looking(loaded, state_dir) as pool:
-        key = pool.find(proxy)
+        try:
+            key = pool.find(proxy)
+        except UnknownProxyError:
+            kept_s = loaded.settings.refresh.poison_kept_s
+            why = why_no_verdict(state_dir, endpoint_of(proxy).netloc, kept_s=kept_s)
+            if why is None:
+                raise
+            raise UnknownProxyError(why) from None
         explanation = pool.explain(key)
     if explanation is None:
         raise UnknownProxyError(f"{endpoint_of(key).netloc} is not known any more")

@@ -248,6 +248,15 @@ class RefreshSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=
     split_parts: Annotated[
         int, Meta(ge=2, le=64, description="Parts of a chunk that killed its workers.")
     ] = 8
+    poison_kept_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=365 * DAY_S,
+            description="Seconds for which a candidate that ended its workers is left out of "
+            "later jobs; 0: not at all.",
+        ),
+    ] = 7 * DAY_S
     stalled_s: Annotated[
         float,
         Meta(

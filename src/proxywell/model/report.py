@@ -30,6 +30,7 @@ class RefusalReason(StrEnum):
     TOO_MANY_PER_ADDRESS = "too_many_per_address"
     TOO_MANY_PER_NETWORK = "too_many_per_network"
     TOO_MANY = "too_many"
+    POISON = "poison"
 
 
 class GivenUpWhy(StrEnum):
@@ -134,7 +135,11 @@ class PoolChange(Struct):
 
 
 class RefreshReport(Struct, kw_only=True):
-    """One refresh job from plan to finalisation; ``outcome`` is None while it runs."""
+    """One refresh job from plan to finalisation; ``outcome`` is None while it runs.
+
+    ``poison`` has the candidates that were given up because they ended whoever checked them,
+    as URLs without credentials, in the order of the plan.
+    """
 
     job_id: str
     outcome: Outcome | None = None
@@ -148,3 +153,4 @@ class RefreshReport(Struct, kw_only=True):
     timing_s: Timing = field(default_factory=Timing)
     deadline: DeadlineFigures = field(default_factory=DeadlineFigures)
     pool: PoolChange = field(default_factory=PoolChange)
+    poison: list[str] = field(default_factory=list)

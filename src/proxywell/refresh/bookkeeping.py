@@ -84,7 +84,8 @@ class Bookkeeping:
         self.job.chunks_given_up += 1
         chunk.why = why
         self._move(chunk, state)
-        self._event("given_up", chunk, why=why, detail=detail, items=count(chunk.items))
+        first, items = chunk.items[0], count(chunk.items)
+        self._event("given_up", chunk, why=why, detail=detail, items=items, item=first)
 
     def _weigh(self) -> None:
         """After news: usable, enough, closed; all in the step that brought the news."""

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from proxywell.errors import ProxywellError, StoreBusyError
+from proxywell.model.candidate import Candidate
 from proxywell.model.progress import Progress
 from proxywell.refresh.books import JobRow, JobState, Tick
 from proxywell.refresh.engines.node import bury
@@ -29,6 +30,7 @@ class Carrier:
         engine: Started while nobody works on the job; None: only look.
         lead_s: From when the job was asked for until it was created, in seconds.
         show: Gets a look at every wake; None: nobody watches.
+        remember: Gets the candidates that were given up as poison, when finalising.
         monotonic_s: The local clock.
     """
 
@@ -42,6 +44,7 @@ class Carrier:
         engine: Engine | None,
         lead_s: float,
         show: Callable[[Progress], None] | None,
+        remember: Callable[[list[Candidate]], None],
         monotonic_s: Callable[[], float],
     ) -> None:
         self._job_id, self._epoch = job.job_id, job.epoch
@@ -51,6 +54,7 @@ class Carrier:
         self._engine = engine
         self._lead_s = lead_s
         self._show = show
+        self._remember = remember
         self._monotonic_s = monotonic_s
         self._collector = Collector(ledger, job.job_id, job.epoch, sink)
         self._sink_well = True
@@ -127,6 +131,7 @@ class Carrier:
                 self._collector,
                 job_id=self._job_id,
                 epoch=self._epoch,
+                remember=self._remember,
             )
 
     def _tell_events(self) -> None:

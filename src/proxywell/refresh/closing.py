@@ -190,4 +190,5 @@ class LedgerRules(ChunkRules):
             job.ring_wait_s = min(2 * job.ring_wait_s, RING_AGAIN_MAX_S)
         if owed:
             job.rung_s = self.now_s
+            self._event("rung", bells=owed)
         return owed

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from secrets import token_hex
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from proxywell.errors import StoreBusyError
 from proxywell.model.candidate import Candidate
@@ -17,6 +17,7 @@ from proxywell.model.verdict import Verdict
 from proxywell.refresh.books import FinAnswer, Part
 from proxywell.refresh.holding import candidates_of
 from proxywell.refresh.packing import unpack_verdicts
+from proxywell.refresh.poison import given_up_as_poison, shown
 from proxywell.refresh.ports import Block, Ledger, VerdictSink
 from proxywell.telemetry.events import FinalisationFailed, emit
 
@@ -30,6 +31,7 @@ class Summary(Struct):
 
     verdicts: VerdictCounts
     pool: PoolChange
+    poison: list[str] = field(default_factory=list)
 
 
 class Tally:
@@ -127,6 +129,7 @@ def finalise(
     *,
     job_id: str,
     epoch: int,
+    remember: Callable[[list[Candidate]], None] = lambda _: None,
     monotonic_s: Callable[[], float] = time.monotonic,
 ) -> FinAnswer:
     """Complete the pool's record of a closed job, seal it, and mark the job as finalised.
@@ -134,6 +137,15 @@ def finalise(
     What makes it exactly once is the sink's seal for ``(job, epoch)``; the ledger's mark comes
     after it, so that whoever comes second finds either the seal or the mark. A sink that raises
     costs one of the job's tries; the last one ends the job with the error.
+
+    Args:
+        ledger: The job's books.
+        sink: The pool.
+        collector: Has handed on what came before; hands on the rest here.
+        job_id: The job.
+        epoch: Its epoch.
+        remember: Gets the candidates that were given up as poison, perhaps more than once.
+        monotonic_s: The local clock.
 
     Returns:
         OK: done here. DUP: done before. WAIT: somebody else is at it, or the job is open.
@@ -150,8 +162,12 @@ def finalise(
                 beaten_s = monotonic_s()
                 if ledger.fin_beat(job_id, token) is FinAnswer.FENCED:
                     return FinAnswer.FENCED
+        poison = given_up_as_poison(ledger, job_id)
+        if poison:
+            remember(poison)
         change = sink.sealed(job_id, epoch) or sink.seal(job_id, epoch)
-        summary = msgspec.json.encode(Summary(collector.tally.counts(), change))
+        told = Summary(collector.tally.counts(), change, [shown(one) for one in poison])
+        summary = msgspec.json.encode(told)
     except StoreBusyError:
         raise  # the pool is as well as it was; the lease runs out and we come again
     except Exception as error:  # noqa: BLE001 - whatever the pool raises, the job must end

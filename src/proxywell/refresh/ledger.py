@@ -38,6 +38,7 @@ from proxywell.refresh.spans import Spans, common, count, minus, parts
 
 PATIENT_PLACE = 1 << 40  # patient chunks come last ...
 RETRY_PLACE = -(1 << 41)  # ... and those that were lost come first
+FIRST_BELLS_MAX = 64  # owed to a new job: more than any fleet has children, and soon sent
 
 
 class ChunkRules(Bookkeeping):
@@ -47,6 +48,7 @@ class ChunkRules(Bookkeeping):
         """Make a new line: all its chunks are in the books, ready; a job of none is closed."""
         self.job.seen_s = self.job.alive_s = self.job.claimed_s = self.now_s
         self.job.boot = self.boot
+        self.job.bells = min(self.job.ready, FIRST_BELLS_MAX)
         self._event("created", items=self.job.items, chunks=self.job.chunks)
         self._weigh()
 

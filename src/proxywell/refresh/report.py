@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Raw, Struct, field, structs
 
@@ -82,7 +84,11 @@ def outcome_of(job: JobRow) -> tuple[Outcome | None, str | None]:
 
 
 def report_of(
-    job: JobRow, dossier: Dossier, verdicts: VerdictCounts, pool: PoolChange
+    job: JobRow,
+    dossier: Dossier,
+    verdicts: VerdictCounts,
+    pool: PoolChange,
+    poison: Sequence[str] = (),
 ) -> RefreshReport:
     """Put the report together; it balances at any moment.
 
@@ -91,6 +97,7 @@ def report_of(
         dossier: What the creator kept.
         verdicts: Of the items that the line counts as checked.
         pool: The change that was sealed; zeros before.
+        poison: Candidates given up as poison, without credentials.
     """
     outcome, reason = outcome_of(job)
     items = ItemCounts(
@@ -126,6 +133,7 @@ def report_of(
             cap_s=job.terms.cap_s,
         ),
         pool=pool,
+        poison=list(poison),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -17,7 +18,14 @@ from proxywell.model.candidate import Candidate
 from proxywell.model.clock import Clock, SystemClock
 from proxywell.model.endpoint import Endpoint
 from proxywell.model.progress import Progress
-from proxywell.model.report import GivenUpWhy, Outcome, PoolChange, RefreshReport, VerdictCounts
+from proxywell.model.report import (
+    GivenUpWhy,
+    Outcome,
+    PoolChange,
+    RefreshReport,
+    RefusalReason,
+    VerdictCounts,
+)
 from proxywell.refresh.bell import DatagramBell, Role
 from proxywell.refresh.books import JobRow, JobState, Terms
 from proxywell.refresh.carry import Carrier
@@ -27,11 +35,12 @@ from proxywell.refresh.engines.worker import CheckerFactory
 from proxywell.refresh.finalise import Collector, Summary
 from proxywell.refresh.ledgers.sqlite import open_ledger
 from proxywell.refresh.plan import blocks, chunk_size, put_likely_first
+from proxywell.refresh.poison import PoisonMemory, given_up_as_poison, leave_out, shown
 from proxywell.refresh.ports import Ledger, NewJob, VerdictSink
 from proxywell.refresh.report import Dossier, dossier_of, outcome_of, report_of
 from proxywell.refresh.shift import ShiftTerms
 from proxywell.refresh.wait import Until, WaitEnd
-from proxywell.telemetry.events import Event, JobCreated, JobLeftOpen, emit
+from proxywell.telemetry.events import Event, JobCreated, JobLeftOpen, PoisonLeftOut, emit
 
 FINAL_S = 30.0  # to finalise a job that was just closed by us
 
@@ -125,6 +134,7 @@ class RefreshRoom:
         """
         now_s = self._clock.now_s()
         self._ledger.sweep(now_s)
+        refused = self._without_poison(candidates, dossier.candidates.refused)
         put_likely_first(
             candidates, worked_before=worked_before or {}, yields=yields or {}, seed=int(now_s)
         )
@@ -138,7 +148,7 @@ class RefreshRoom:
             min_count=min_count or self._settings.min_count,
             deadline_s=deadline_s,
         )
-        counts = replace(dossier.candidates, planned=planned)
+        counts = replace(dossier.candidates, planned=planned, refused=refused)
         spec = _encode(replace(dossier, candidates=counts, workers=self._workers))
         job_id = job_id or self.new_job_id()
         job = NewJob(job_id, planned, terms, spec, now_s)
@@ -209,8 +219,12 @@ class RefreshRoom:
         """
         job = self._ledger.status(job_id)
         kept = self._ledger.summary(job_id)
-        summary = Summary(self._counted(job), PoolChange()) if kept is None else _summary(kept)
-        return report_of(job, self.dossier(job_id), summary.verdicts, summary.pool)
+        if kept is None:
+            poison = [shown(one) for one in given_up_as_poison(self._ledger, job_id)]
+            summary = Summary(self._counted(job), PoolChange(), poison)
+        else:
+            summary = _summary(kept)
+        return report_of(job, self.dossier(job_id), summary.verdicts, summary.pool, summary.poison)
 
     def reports(self) -> list[RefreshReport]:
         """The reports of all jobs, newest first."""
@@ -290,8 +304,29 @@ class RefreshRoom:
             engine=engine,
             lead_s=self.dossier(job_id).lead_s,
             show=show,
+            remember=partial(self._remember, job_id),
             monotonic_s=self._clock.monotonic_s,
         )
+
+    def _without_poison(
+        self, candidates: list[Candidate], refused: Mapping[str, int]
+    ) -> dict[str, int]:
+        """Leave out what ended its workers lately; why candidates are refused, with these."""
+        with contextlib.closing(
+            PoisonMemory(self._state_dir, self._settings.poison_kept_s)
+        ) as memory:
+            places = memory.places(self._clock.now_s())
+        left_out = leave_out(candidates, places)
+        if not left_out:
+            return dict(refused)
+        self._announce(PoisonLeftOut(candidates=left_out))
+        return {**refused, RefusalReason.POISON: left_out}
+
+    def _remember(self, job_id: str, poison: list[Candidate]) -> None:
+        with contextlib.closing(
+            PoisonMemory(self._state_dir, self._settings.poison_kept_s)
+        ) as memory:
+            memory.remember(poison, job_id=job_id, now_s=self._clock.now_s())
 
     def _end(self, job_id: str, end: WaitEnd) -> None:
         if end is WaitEnd.STALLED:

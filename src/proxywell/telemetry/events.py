@@ -194,6 +194,17 @@ class JobCreated(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoisonLeftOut(Event):
+    """Left out {candidates} candidates that ended the workers of an earlier job.
+
+    They are planned again when ``refresh.poison_kept_s`` is over.
+    """
+
+    name = "refresh.poison_left_out"
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobLeftOpen(Event):
     """Job {job_id} is kept: `proxywell job wait {job_id} --state {state_dir}` goes on with it."""
 

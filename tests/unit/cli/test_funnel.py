@@ -114,6 +114,7 @@ def of(
     [
         (of(read=0), "name a list with --source"),
         (of(refused={"private_address": 100}), "--allow-private"),
+        (of(refused={"poison": 100}), "refresh.poison_kept_s"),
         (of(refused={"malformed": 90, "private_address": 10}), "proxywell sources test FILE"),
         (of(failed={"connect_timeout": 90, "connect_refused": 10}), "never answered a connection"),
         (of(failed={"judge_unwell": 100}), "--judge names another"),
@@ -171,6 +172,17 @@ def test_a_job_with_nothing_to_check_does_not_boast_of_it(
     report = of(read=0)
     report.candidates, report.sources = candidates, sources
     assert in_words(report).startswith(f"Refresh job j: nothing to check: {why}\n")
+
+
+def test_poison_is_named_with_what_to_do_and_a_long_list_is_cut() -> None:
+    report = of(working=10, given_up={GivenUpWhy.POISON: 7})
+    report.poison = [f"socks5://9.9.9.{n}:1080" for n in range(7)]
+    said = in_words(report)
+    assert "  poison     socks5://9.9.9.0:1080, " in said
+    assert "socks5://9.9.9.4:1080 and 2 more (--output json has all)" in said
+    assert "please report them" in said
+    report.poison = report.poison[:1]
+    assert "\n  poison     socks5://9.9.9.0:1080\n" in in_words(report)
 
 
 def test_a_running_job_says_what_is_still_open() -> None:

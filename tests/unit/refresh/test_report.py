@@ -86,7 +86,7 @@ def test_the_report_is_the_contracts_object() -> None:
     assert shown["deadline"] == {"floor_s": 600.0, "in_force_s": 600.0, "cap_s": 2400.0}
     assert list(shown) == [
         "job_id", "outcome", "reason", "engine", "sources", "candidates", "items", "chunks",
-        "verdicts", "timing_s", "deadline", "pool",
+        "verdicts", "timing_s", "deadline", "pool", "poison",
     ]  # fmt: skip
 
 

@@ -31,7 +31,8 @@ function rules._give_up(chunk, state, why, detail)
   job.chunks_given_up = job.chunks_given_up + 1
   chunk.why = why
   rules._move(chunk, state)
-  rules._event('given_up', chunk, { why = why, detail = detail, items = items })
+  local first = chunk.items[1]
+  rules._event('given_up', chunk, { why = why, detail = detail, items = items, item = first })
 end
 
 function rules._weigh()

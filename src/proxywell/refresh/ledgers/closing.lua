@@ -170,6 +170,7 @@ function rules._bells()
   end
   if owed > 0 then
     job.rung_s = now_s
+    rules._event('rung', nil, { bells = owed })
   end
   return owed
 end

@@ -3,9 +3,11 @@
 
 local PATIENT_PLACE = 1099511627776 -- 1 << 40
 local RETRY_PLACE = -2199023255552 -- -(1 << 41)
+local FIRST_BELLS_MAX = 64
 
 function rules.create()
   job.seen_s, job.alive_s, job.claimed_s = now_s, now_s, now_s
+  job.bells = math.min(job.ready, FIRST_BELLS_MAX)
   rules._event('created', nil, { items = job.items, chunks = job.chunks })
   rules._weigh()
 end

@@ -35,7 +35,7 @@ from proxywell.refresh.ledgers.ruled import (
     stages,
     unknown_job,
 )
-from proxywell.refresh.ledgers.sqlite_rows import INSERT_CHUNK, SCHEMA, SqliteBooks, columns
+from proxywell.refresh.ledgers.sqlite_rows import INSERT_CHUNK, SCHEMA_STEPS, SqliteBooks, columns
 from proxywell.refresh.ports import Block, NewJob
 from proxywell.refresh.spans import Spans
 
@@ -43,7 +43,7 @@ FILE_NAME = "ledger.sqlite"
 BUSY_MS = 2_000
 SETTLE_S = 0.005
 STAGED_KEPT_S = 3_600.0  # what a creation that never ended left behind
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = len(SCHEMA_STEPS)
 _OF_A_JOB = ("part", "block", "event", "chunk")
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -242,6 +242,16 @@ class SqliteLedger(RuledLedger):
                 (self._boot, self._clock() - STAGED_KEPT_S),
             )
 
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One atomic step on a table that stands beside the books of jobs.
+
+        Raises:
+            StateError: The file cannot be read or written.
+        """
+        with self._transaction():
+            yield self._db
+
     def close(self) -> None:
         """Let go of the file; works twice."""
         self._db.close()
@@ -295,10 +305,11 @@ class SqliteLedger(RuledLedger):
             if version == SCHEMA_VERSION:
                 return
         with self._transaction():
-            if self._db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                for statement in SCHEMA.split(";")[:-1]:
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]  # now it is ours
+            for step in SCHEMA_STEPS[version:]:
+                for statement in step.split(";"):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._db.execute(f"PRAGMA user_version = {max(version, SCHEMA_VERSION)}")
 
     def _use_wal(self) -> None:
         """Change the journal, or find it changed; SQLite itself does not wait for this lock."""

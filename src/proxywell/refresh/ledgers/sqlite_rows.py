@@ -9,7 +9,9 @@ import msgspec
 from proxywell.refresh.books import ChunkRow, ChunkState, Company, LedgerEvent, Part
 from proxywell.refresh.spans import count
 
-SCHEMA = """
+# Each step brings a file of the version before to the next one; a new file takes them all.
+SCHEMA_STEPS = (
+    """
 CREATE TABLE job (id TEXT PRIMARY KEY, created_at REAL NOT NULL, body BLOB NOT NULL,
   spec BLOB NOT NULL, summary BLOB);
 CREATE TABLE staged (job TEXT PRIMARY KEY, since_at REAL NOT NULL) WITHOUT ROWID;
@@ -30,8 +32,12 @@ CREATE UNIQUE INDEX part_by_seq ON part (job, seq);
 CREATE TABLE event (job TEXT NOT NULL, seq INTEGER NOT NULL, at_s REAL NOT NULL,
   kind TEXT NOT NULL, chunk INTEGER, facts BLOB NOT NULL, PRIMARY KEY (job, seq)) WITHOUT ROWID;
 CREATE TABLE node (name TEXT PRIMARY KEY, boot TEXT NOT NULL, job TEXT NOT NULL,
-  until_s REAL NOT NULL, draining INTEGER NOT NULL) WITHOUT ROWID;
-"""
+  until_s REAL NOT NULL, draining INTEGER NOT NULL) WITHOUT ROWID
+""",
+    """
+CREATE TABLE poison (place TEXT PRIMARY KEY, job TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID
+""",
+)
 INSERT_CHUNK = "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = "body, state, until_s, why"
 
