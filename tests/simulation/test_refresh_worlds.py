@@ -120,7 +120,7 @@ def test_a_defect_in_the_rules_turns_some_world_red(mutant: type[LedgerRules]) -
             return False
         return True
 
-    assert not all(lives(seed) for seed in range(10))
+    assert not all(lives(seed) for seed in range(60))  # ends at the first that is red
 
 
 def special_worlds(seed: int, rules: type[LedgerRules]) -> list[World]:
