@@ -170,7 +170,7 @@ class World:
         def close() -> None:
             finalise(
                 self.ledger, self.pool, collector,
-                job_id=JOB, epoch=1, monotonic_s=lambda: self.now_s,
+                job_id=JOB, monotonic_s=lambda: self.now_s,
             )  # fmt: skip
 
         try:

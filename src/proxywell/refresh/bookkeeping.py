@@ -136,11 +136,8 @@ class Bookkeeping:
         job.seen_s = self.now_s
 
     def _skip(self, moved_s: float) -> None:
-        """Move every instant of the job, as if this time had not passed."""
-        for name in _INSTANTS:
-            instant = getattr(self.job, name)
-            if instant is not None:
-                setattr(self.job, name, instant + moved_s)
+        """As if this time had not passed."""
+        move_instants(self.job, moved_s)
 
     def _is_final(self, chunk: ChunkRow) -> bool:
         return chunk.state in FINAL
@@ -172,3 +169,11 @@ class Bookkeeping:
                 self.job.events, self.now_s, kind, None if chunk is None else chunk.id, told
             )
         )
+
+
+def move_instants(job: JobRow, moved_s: float) -> None:
+    """Move every instant of a line but ``seen_s``, in place."""
+    for name in _INSTANTS:
+        instant = getattr(job, name)
+        if instant is not None:
+            setattr(job, name, instant + moved_s)

@@ -47,7 +47,7 @@ class Carrier:
         remember: Callable[[list[Candidate]], None],
         monotonic_s: Callable[[], float],
     ) -> None:
-        self._job_id, self._epoch = job.job_id, job.epoch
+        self._job_id = job.job_id
         self._ledger = ledger
         self._sink = sink
         self._bell = bell
@@ -130,7 +130,6 @@ class Carrier:
                 self._sink,
                 self._collector,
                 job_id=self._job_id,
-                epoch=self._epoch,
                 remember=self._remember,
             )
 

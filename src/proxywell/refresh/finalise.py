@@ -72,7 +72,6 @@ class Collector:
     Args:
         ledger: Where they are.
         job_id: The job.
-        epoch: Its epoch.
         sink: Gets them; None only counts.
     """
 
@@ -128,7 +127,6 @@ def finalise(
     collector: Collector,
     *,
     job_id: str,
-    epoch: int,
     remember: Callable[[list[Candidate]], None] = lambda _: None,
     monotonic_s: Callable[[], float] = time.monotonic,
 ) -> FinAnswer:
@@ -143,7 +141,6 @@ def finalise(
         sink: The pool.
         collector: Has handed on what came before; hands on the rest here.
         job_id: The job.
-        epoch: Its epoch.
         remember: Gets the candidates that were given up as poison, perhaps more than once.
         monotonic_s: The local clock.
 
@@ -156,6 +153,7 @@ def finalise(
     if answer is not FinAnswer.OK:
         return answer
     try:
+        epoch = ledger.status(job_id).epoch  # a job that was lost and given again has a later one
         beaten_s = monotonic_s()
         while collector.collect():
             if monotonic_s() - beaten_s > _BEAT_S:

@@ -235,6 +235,7 @@ class SqliteLedger(RuledLedger):
             if still is Keep.NOTHING:
                 with self._transaction():
                     self._db.execute("DELETE FROM job WHERE id = ?", (job.job_id,))
+                    self._db.execute("DELETE FROM copy WHERE job = ?", (job.job_id,))
             self._drop_rows(job.job_id)
         with self._transaction():
             self._db.execute(

@@ -37,6 +37,11 @@ CREATE TABLE node (name TEXT PRIMARY KEY, boot TEXT NOT NULL, job TEXT NOT NULL,
     """
 CREATE TABLE poison (place TEXT PRIMARY KEY, job TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID
 """,
+    """
+CREATE TABLE copy (job TEXT PRIMARY KEY, epoch INTEGER NOT NULL, part INTEGER NOT NULL,
+  event INTEGER NOT NULL, mark INTEGER NOT NULL, is_home INTEGER NOT NULL,
+  is_told INTEGER NOT NULL) WITHOUT ROWID
+""",
 )
 INSERT_CHUNK = "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = "body, state, until_s, why"

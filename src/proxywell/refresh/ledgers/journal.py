@@ -1,0 +1,309 @@
+"""The waiter's journal: the SQLite ledger, with copies of jobs whose books are on a server.
+
+A copy has the same tables. One line more says of which epoch it was read, and how far. Chunks are
+not copied: what no part has settled is what is missing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from proxywell.refresh.bookkeeping import move_instants
+from proxywell.refresh.books import ChunkRow, ChunkState, JobRow, JobState, LedgerEvent, Part
+from proxywell.refresh.holding import candidates_of
+from proxywell.refresh.ledgers.sqlite import SqliteLedger
+from proxywell.refresh.ledgers.sqlite_rows import INSERT_CHUNK, columns
+from proxywell.refresh.packing import unpack_verdicts
+from proxywell.refresh.ports import Block, NewJob
+from proxywell.refresh.spans import Spans, count, minus
+
+_PARTS_AT_ONCE = 200
+_BLOCKS_AT_ONCE = 200
+
+_pack = msgspec.msgpack.Encoder().encode
+_spans = msgspec.msgpack.Decoder(tuple[int, ...]).decode
+
+
+class Cursor(Struct, frozen=True):
+    """How far a job's books on the server were read.
+
+    Attributes:
+        epoch: Of the books there.
+        part: Sequence number of the last part that was read.
+        event: Sequence number of the last event that was read.
+        mark: Of that last part, by which it is known again.
+        is_home: The job came home: its books are here now, the server is asked no more.
+        is_told: The server knows that, or has none of the job.
+    """
+
+    epoch: int
+    part: int = 0
+    event: int = 0
+    mark: int = 0
+    is_home: bool = False
+    is_told: bool = False
+
+
+def mark(part: Part) -> int:
+    """What tells a part from another one with the same number, after a server went back in time."""
+    return zlib.crc32(part.body, zlib.crc32(_pack((part.chunk_id, part.items))))
+
+
+class Journal(SqliteLedger):
+    """All jobs of one state directory, and copies of those that live on a server.
+
+    For the arguments see ``SqliteLedger``.
+    """
+
+    def keep(self, job: NewJob, blocks: Iterable[Block]) -> bool:
+        """Begin a copy, before the job is on the server; False if there is such a job."""
+        if job.job_id in {line.job_id for line in self.jobs()}:
+            return False
+        with self._transaction():  # before the job, so that it is never taken for one of ours
+            self._put_cursor(job.job_id, Cursor(job.epoch))
+        if not self.create(job, blocks):
+            return False
+        with self._transaction():
+            for table in ("chunk", "event"):
+                self._db.execute(f"DELETE FROM {table} WHERE job = ?", (job.job_id,))  # noqa: S608
+        return True
+
+    def cursor(self, job_id: str) -> Cursor | None:
+        """How far a copy was read; None for a job that was always here."""
+        return self.copies(job_id).get(job_id)
+
+    def copies(self, job_id: str | None = None) -> dict[str, Cursor]:
+        """All copies, or the one."""
+        with self._sentences():
+            rows = self._db.execute(
+                "SELECT job, epoch, part, event, mark, is_home, is_told FROM copy"
+                " WHERE ? IS NULL OR job = ?",
+                (job_id, job_id),
+            ).fetchall()
+        return {
+            job: Cursor(epoch, part, event, last, bool(is_home), bool(is_told))
+            for job, epoch, part, event, last, is_home, is_told in rows
+        }
+
+    def append(
+        self,
+        line: JobRow,
+        read: Cursor,
+        parts: Sequence[Part] = (),
+        events: Sequence[LedgerEvent] = (),
+    ) -> JobRow | None:
+        """Take in what was read on the server, in one step.
+
+        Args:
+            line: The job's line there, with the server's instants and sequence numbers.
+            read: The cursor behind which it was read.
+            parts: What was settled.
+            events: What happened.
+
+        Returns:
+            The line as it is kept: instants on our clock, sequence numbers ours. None, and nothing
+            was taken, if somebody else moved the cursor, or the job is final here.
+        """
+        job_id = line.job_id
+        with self._transaction():
+            before = self.status(job_id)
+            if self.cursor(job_id) != read or before.state is JobState.DONE:
+                return None
+            shift_s = self._clock() - line.seen_s
+            first = self._last("part", job_id) + 1
+            self._db.executemany(
+                "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
+                [
+                    (job_id, seq, part.chunk_id, _pack(part.items), part.body)
+                    for seq, part in enumerate(parts, first)
+                ],
+            )
+            told = self._last("event", job_id) + 1
+            self._db.executemany(
+                "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (job_id, seq, one.at_s + shift_s, one.kind, one.chunk_id, _pack(one.facts))
+                    for seq, one in enumerate(events, told)
+                ],
+            )
+            now = replace(
+                read,
+                part=parts[-1].seq if parts else read.part,
+                mark=mark(parts[-1]) if parts else read.mark,
+                event=events[-1].seq if events else read.event,
+            )
+            if now != read:
+                self._put_cursor(job_id, now)
+            kept = replace(
+                line,
+                boot=self._boot,
+                seen_s=self._clock(),
+                parts=first - 1 + len(parts),
+                events=told - 1 + len(events),
+            )
+            move_instants(kept, shift_s)
+            if before.epoch < line.epoch:  # what is known already happened when it happened
+                kept.usable_s = before.usable_s or kept.usable_s
+                kept.first_working_s = before.first_working_s or kept.first_working_s
+            self._put_line(kept)
+        return kept
+
+    def next_epoch(self, job_id: str, lost: int) -> NewJob | None:
+        """What makes the job exist again on a server that has lost it.
+
+        Args:
+            job_id: The job.
+            lost: The epoch that the server has lost.
+
+        Returns:
+            The job with what is settled; None if somebody else has raised the epoch meanwhile.
+        """
+        with self._transaction():
+            cursor = self.cursor(job_id)
+            if cursor is None or cursor.epoch != lost or cursor.is_home:
+                return None
+            line = self.status(job_id)
+            settled = self.settled(job_id)
+            self._put_cursor(job_id, Cursor(lost + 1))
+        return NewJob(
+            job_id,
+            line.items,
+            line.terms,
+            self.spec(job_id),
+            line.created_at_s,
+            epoch=lost + 1,
+            settled=settled,
+            working=self.working(job_id),
+            age_s=max(0.0, self._clock() - line.created_s),
+        )
+
+    def come_home(self, job_id: str, *, told: bool) -> None:
+        """Let the job's books be here from now on; what is not settled is open, as one chunk.
+
+        A job that was closed and of which nothing is missing stays closed.
+
+        Args:
+            job_id: The job.
+            told: Whether the server has nothing of it any more.
+        """
+        with self._transaction():
+            cursor = self.cursor(job_id)
+            if cursor is None or cursor.is_home:
+                return
+            line = self.status(job_id)
+            self._put_cursor(job_id, replace(cursor, is_home=True, is_told=told))
+            if line.state is JobState.DONE:
+                return
+            self._db.execute("DELETE FROM chunk WHERE job = ?", (job_id,))
+            missing = self.missing(job_id)
+            now_s = self._clock()
+            line = replace(line, seen_s=now_s, alive_s=now_s, fin_token=None)
+            if line.state is not JobState.OPEN and count(missing) == line.items_given_up:
+                self._put_line(replace(line, state=JobState.CLOSED))
+                return
+            chunk = ChunkRow(line.next_chunk, ChunkState.READY, missing, place=0)
+            if missing:
+                self._db.execute(INSERT_CHUNK, (job_id, chunk.id, *columns(chunk)))
+            open_chunks = int(bool(missing))
+            self._put_line(
+                replace(
+                    line,
+                    state=JobState.OPEN,
+                    why=None,
+                    detail=None,
+                    closed_s=None,
+                    given_up={},
+                    checked=line.items - count(missing),
+                    working=self.working(job_id),
+                    ready=open_chunks,
+                    running=0,
+                    chunks=line.chunks_done + open_chunks,
+                    chunks_given_up=0,
+                    next_chunk=chunk.id + 1,
+                )
+            )
+
+    def was_told(self, job_id: str) -> None:
+        """The server has given up its books of a job that came home."""
+        with self._transaction():
+            self._db.execute("UPDATE copy SET is_told = 1 WHERE job = ?", (job_id,))
+
+    def settled(self, job_id: str) -> Spans:
+        """All items that a part has settled."""
+        with self._sentences():
+            rows = self._db.execute("SELECT items FROM part WHERE job = ?", (job_id,))
+            ranges = sorted(_pairs(rows))
+        flat: list[int] = []
+        for lo, hi in ranges:
+            if flat and flat[-1] == lo:
+                flat[-1] = hi
+            else:
+                flat += (lo, hi)
+        return tuple(flat)
+
+    def missing(self, job_id: str) -> Spans:
+        """All items that no part has settled."""
+        items = self.status(job_id).items
+        return minus((0, items), self.settled(job_id)) if items else ()
+
+    def working(self, job_id: str) -> int:
+        """How many of the settled items work."""
+        after = found = 0
+        while parts := self.parts(job_id, after, _PARTS_AT_ONCE):  # ends behind the last part
+            after = parts[-1].seq
+            for part in parts:
+                of_part = dict(candidates_of(part.items, self.blocks(job_id, part.items)))
+                found += sum(
+                    verdict.working for _, _, verdict in unpack_verdicts(part.body, of_part)
+                )
+        return found
+
+    def all_blocks(self, job_id: str) -> Iterator[Block]:
+        """Every block, rising, without holding the file between two of them."""
+        lo, items = 0, self.status(job_id).items
+        while lo < items:
+            with self._sentences():
+                rows = self._db.execute(
+                    "SELECT lo, hi, body FROM block WHERE job = ? AND lo >= ? ORDER BY lo LIMIT ?",
+                    (job_id, lo, _BLOCKS_AT_ONCE),
+                ).fetchall()
+            for row in rows:
+                yield Block(*row)
+            lo = rows[-1][1] if rows else items
+
+    # --- one step's parts
+
+    def _put_cursor(self, job_id: str, cursor: Cursor) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO copy VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                job_id,
+                cursor.epoch,
+                cursor.part,
+                cursor.event,
+                cursor.mark,
+                int(cursor.is_home),
+                int(cursor.is_told),
+            ),
+        )
+
+    def _put_line(self, line: JobRow) -> None:
+        self._db.execute("UPDATE job SET body = ? WHERE id = ?", (_pack(line), line.job_id))
+
+    def _last(self, table: str, job_id: str) -> int:
+        row = self._db.execute(
+            f"SELECT max(seq) FROM {table} WHERE job = ?",  # noqa: S608 - our own names
+            (job_id,),
+        ).fetchone()
+        return int(row[0] or 0)
+
+
+def _pairs(rows: Iterable[tuple[bytes]]) -> Iterator[tuple[int, int]]:
+    for (packed,) in rows:
+        spans = _spans(packed)
+        yield from zip(spans[::2], spans[1::2], strict=True)

@@ -1,0 +1,317 @@
+"""A waiter's view of a job that lives on a server: it outlives the waiter, and the server's data.
+
+What workers report is read into the journal as it comes, and what is handed to the pool is read
+from there. A server that has lost the job gets it again, as the next epoch, with what is settled;
+one that is away when the wait's bound is met loses it: the job comes home and ends here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from msgspec.structs import replace
+
+from proxywell.errors import StateError, StoreBusyError, UnknownJobError
+from proxywell.model.report import GivenUpWhy
+from proxywell.refresh.books import (
+    NOTHING,
+    Beat,
+    BeatAnswer,
+    Claim,
+    FinAnswer,
+    JobRow,
+    JobState,
+    Lease,
+    LedgerEvent,
+    NoClaim,
+    Part,
+    Settled,
+    SubmitAnswer,
+    Tick,
+    Worker,
+)
+from proxywell.refresh.ledgers.journal import Cursor, Journal, mark
+from proxywell.refresh.ports import Block, Ledger, NewJob
+from proxywell.refresh.spans import Spans, count
+
+PULLED_AT_ONCE: Final = 100
+_WHY_OF_ITEMS: Final = {
+    "timed_out": GivenUpWhy.DEADLINE,
+    "enough": GivenUpWhy.ENOUGH,
+    "stalled": GivenUpWhy.CANCELLED,
+    "cancelled": GivenUpWhy.CANCELLED,
+    "failed": GivenUpWhy.CANCELLED,
+}
+
+
+class JournaledLedger:
+    """Implements ``refresh.ports.Ledger`` for whoever waits; one object belongs to one thread.
+
+    Args:
+        home: Where the job's books are; its calls may raise StoreBusyError at any time.
+        journal: Of the state directory.
+        recreated: Told of a job that was created again, and in which epoch.
+    """
+
+    def __init__(
+        self,
+        home: Ledger,
+        journal: Journal,
+        *,
+        recreated: Callable[[str, int], None] = lambda _job_id, _epoch: None,
+    ) -> None:
+        self._home = home
+        self._journal = journal
+        self._recreated = recreated
+
+    def create(self, job: NewJob, blocks: Iterable[Block]) -> bool:
+        """Write the journal, then the server; one that is away gets the job at the next tick."""
+        if not self._journal.keep(job, blocks):
+            return False
+        with contextlib.suppress(StoreBusyError):
+            self._home.create(job, self._journal.all_blocks(job.job_id))
+        return True
+
+    def tick(self, job_id: str) -> Tick:
+        """Tick there, and read what is new; a job that was lost there is created again."""
+        cursor = self._away(job_id)
+        if cursor is None:
+            return self._journal.tick(job_id)
+        try:
+            tick = self._home.tick(job_id)
+            line = self._pull(tick.job)
+        except (UnknownJobError, _Rewound):
+            self._lost(job_id, cursor)
+            if self._away(job_id) is None:
+                return self._journal.tick(job_id)
+            tick = self._home.tick(job_id)
+            line = self._pull(tick.job)
+        return replace(tick, job=line)
+
+    def cancel(
+        self, job_id: str, items_why: GivenUpWhy, why: str, detail: str | None = None
+    ) -> bool:
+        """Cancel there; where that cannot be, the job comes home and is cancelled here."""
+        if not self._is_here(job_id):
+            try:
+                return self._home.cancel(job_id, items_why, why, detail)
+            except (StoreBusyError, UnknownJobError) as error:
+                self._journal.come_home(job_id, told=isinstance(error, UnknownJobError))
+        return self._journal.cancel(job_id, items_why, why, detail)
+
+    def fin_claim(self, job_id: str, token: str) -> FinAnswer:
+        """See ``LedgerRules.fin_claim``; WAIT for a job that the server has lost."""
+        return self._fin(job_id, lambda ledger: ledger.fin_claim(job_id, token))
+
+    def fin_beat(self, job_id: str, token: str) -> FinAnswer:
+        """See ``LedgerRules.fin_beat``."""
+        return self._fin(job_id, lambda ledger: ledger.fin_beat(job_id, token))
+
+    def fin_fail(self, job_id: str, token: str, error: str) -> FinAnswer:
+        """See ``LedgerRules.fin_fail``."""
+        return self._fin(job_id, lambda ledger: ledger.fin_fail(job_id, token, error))
+
+    def fin_commit(self, job_id: str, token: str, summary: bytes) -> FinAnswer:
+        """Mark the job as finalised, there and here.
+
+        The pool is sealed when this is called, so a server that has lost the job meanwhile does
+        not get it again: it comes home and is marked here.
+        """
+        if self._is_here(job_id):
+            return self._journal.fin_commit(job_id, token, summary)
+        try:
+            answer = self._home.fin_commit(job_id, token, summary)
+        except UnknownJobError:
+            self._journal.come_home(job_id, told=True)
+            if self._journal.fin_claim(job_id, token) is not FinAnswer.OK:
+                return FinAnswer.WAIT
+            return self._journal.fin_commit(job_id, token, summary)
+        if answer in (FinAnswer.OK, FinAnswer.DUP):
+            self._pull(self._home.status(job_id))
+        return answer
+
+    def status(self, job_id: str) -> JobRow:
+        """The line as it stands there; as it was last seen if the server is away."""
+        if self._is_here(job_id):
+            return self._journal.status(job_id)
+        try:
+            return self._pull(self._home.status(job_id))
+        except (StoreBusyError, UnknownJobError):
+            return self._journal.status(job_id)
+
+    def summary(self, job_id: str) -> bytes | None:
+        """What ``fin_commit`` kept; None before."""
+        kept = self._journal.summary(job_id)
+        if kept is not None or self._is_here(job_id):
+            return kept
+        try:
+            return self._home.summary(job_id)
+        except (StoreBusyError, UnknownJobError):
+            return None
+
+    def parts(self, job_id: str, after: int, limit: int) -> list[Part]:
+        """Verdicts in the order in which the journal took them, across all epochs."""
+        kept = self._journal.parts(job_id, after, limit)
+        if kept or self._is_here(job_id) or limit <= 0:
+            return kept
+        self._pull(self._home.status(job_id))
+        return self._journal.parts(job_id, after, limit)
+
+    def events(self, job_id: str, after: int, limit: int) -> list[LedgerEvent]:
+        """Events in the order in which the journal took them, across all epochs."""
+        return self._journal.events(job_id, after, limit)
+
+    def blocks(self, job_id: str, spans: Spans) -> list[Block]:
+        """See the port; from the journal."""
+        return self._journal.blocks(job_id, spans)
+
+    def spec(self, job_id: str) -> bytes:
+        """See the port; from the journal."""
+        return self._journal.spec(job_id)
+
+    def jobs(self) -> list[JobRow]:
+        """All jobs of the state directory, newest first, as they were last seen."""
+        return self._journal.jobs()
+
+    def leases(self, job_id: str) -> list[Lease]:
+        """All running attempts."""
+        return self._at(job_id).leases(job_id)
+
+    def expire(self, job_id: str, held: Sequence[tuple[int, str]]) -> int:
+        """See ``LedgerRules.expire``."""
+        return self._at(job_id).expire(job_id, held)
+
+    def nodes(self, job_id: str) -> frozenset[str]:
+        """Mains that live, for this job."""
+        return self._at(job_id).nodes(job_id)
+
+    def node_beat(self, node: str, job_id: str, *, term_s: float, draining: bool = False) -> None:
+        """See the port; told to the server."""
+        self._home.node_beat(node, job_id, term_s=term_s, draining=draining)
+
+    def node_gone(self, node: str) -> None:
+        """See the port; told to the server."""
+        self._home.node_gone(node)
+
+    def claim(self, job_id: str, worker: Worker, token: str) -> Claim | NoClaim:
+        """See the port."""
+        return self._at(job_id).claim(job_id, worker, token)
+
+    def beat(self, job_id: str, worker: Worker, beats: Sequence[Beat]) -> list[BeatAnswer]:
+        """See the port."""
+        return self._at(job_id).beat(job_id, worker, beats)
+
+    def submit(
+        self,
+        job_id: str,
+        chunk_id: int,
+        token: str,
+        epoch: int,
+        settled: Settled,
+        *,
+        deferred: Spans = (),
+        error: str | None = None,
+    ) -> SubmitAnswer:
+        """See the port."""
+        return self._at(job_id).submit(
+            job_id, chunk_id, token, epoch, settled, deferred=deferred, error=error
+        )
+
+    def release(
+        self, job_id: str, chunk_id: int, token: str, settled: Settled = NOTHING
+    ) -> BeatAnswer:
+        """See the port."""
+        return self._at(job_id).release(job_id, chunk_id, token, settled)
+
+    def sweep(self, now_s: float) -> None:
+        """Drop what is past keeping, and let the server give up jobs that came home."""
+        self._journal.sweep(now_s)
+        for job_id, cursor in self._journal.copies().items():
+            if cursor.is_home and not cursor.is_told:
+                try:
+                    self._home.cancel(job_id, GivenUpWhy.CANCELLED, "cancelled")
+                except UnknownJobError:
+                    pass
+                except StateError:
+                    return  # another time
+                self._journal.was_told(job_id)
+
+    def close(self) -> None:
+        """Let go of both; works twice."""
+        self._home.close()
+        self._journal.close()
+
+    # --- inside
+
+    def _at(self, job_id: str) -> Ledger:
+        return self._journal if self._is_here(job_id) else self._home
+
+    def _is_here(self, job_id: str) -> bool:
+        return self._away(job_id) is None
+
+    def _away(self, job_id: str) -> Cursor | None:
+        """How far the job was read; None if it need not be read any more."""
+        cursor = self._journal.cursor(job_id)
+        if cursor is None or cursor.is_home:
+            return None
+        return None if self._journal.status(job_id).state is JobState.DONE else cursor
+
+    def _fin(self, job_id: str, step: Callable[[Ledger], FinAnswer]) -> FinAnswer:
+        try:
+            return step(self._at(job_id))
+        except UnknownJobError:
+            return FinAnswer.WAIT  # the next tick gives it to the server again
+
+    def _pull(self, line: JobRow) -> JobRow:
+        """Read what is new there into the journal; the line in the journal's terms.
+
+        Raises:
+            _Rewound: The server has lost what was read from it.
+        """
+        job_id = line.job_id
+        while True:  # ends when nothing more is there, or somebody else reads it
+            cursor = self._journal.cursor(job_id)
+            if cursor is None or cursor.is_home or cursor.epoch < line.epoch:
+                return self._journal.status(job_id)
+            if cursor.epoch > line.epoch:
+                raise _Rewound
+            parts = self._new_parts(line, cursor)
+            events: list[LedgerEvent] = []
+            if line.events > cursor.event:
+                events = self._home.events(job_id, cursor.event, PULLED_AT_ONCE)
+            kept = self._journal.append(line, cursor, parts, events)
+            if kept is None:
+                return self._journal.status(job_id)
+            if not parts and not events:
+                return kept
+
+    def _new_parts(self, line: JobRow, cursor: Cursor) -> list[Part]:
+        """Parts behind the last one that was read, once that one was found as it was read."""
+        if line.parts == cursor.part and line.state is JobState.OPEN:
+            return []
+        known = bool(cursor.part)
+        read = self._home.parts(line.job_id, cursor.part - known, PULLED_AT_ONCE + known)
+        if known and not (read and read[0].seq == cursor.part and mark(read[0]) == cursor.mark):
+            raise _Rewound
+        return read[known:]
+
+    def _lost(self, job_id: str, cursor: Cursor) -> None:
+        """The server has lost the job or a part of it: end it here, or give it there again."""
+        line = self._journal.status(job_id)
+        closed = line.state is not JobState.OPEN
+        if closed and count(self._journal.missing(job_id)) == line.items_given_up:
+            self._journal.come_home(job_id, told=True)
+            return
+        job = self._journal.next_epoch(job_id, cursor.epoch)
+        if job is None:
+            raise StoreBusyError(f"job {job_id} is being given to the server again by another wait")
+        self._home.create(job, self._journal.all_blocks(job_id))
+        self._recreated(job_id, job.epoch)
+        if closed and line.why is not None:
+            self._home.cancel(job_id, _WHY_OF_ITEMS[line.why], line.why, line.detail)
+
+
+class _Rewound(Exception):  # noqa: N818 - an answer, no fault
+    """What was read on the server is not there any more: it was restored from an older copy."""
