@@ -12,7 +12,15 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from msgspec.structs import replace
 
 from proxywell.model.report import GivenUpWhy
-from proxywell.refresh.books import Beat, BeatAnswer, ChunkState, Claim, SubmitAnswer, Worker
+from proxywell.refresh.books import (
+    Beat,
+    BeatAnswer,
+    ChunkRow,
+    ChunkState,
+    Claim,
+    SubmitAnswer,
+    Worker,
+)
 from proxywell.refresh.closing import LedgerRules
 from proxywell.refresh.ports import NewJob
 from proxywell.refresh.spans import items_of, spans_of
@@ -86,17 +94,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def beat_of(self, held: Held, bits: int, arrivals: int = 1) -> None:
         claim, items = held.claim, held.some(bits)
         beats = [Beat(claim.chunk_id, claim.token, settled(items))]
-        holder = held.worker.holder
         for _ in range(arrivals):  # a message may come twice
             answer = self.homes.speak(
-                holder,
                 claim.chunk_id,
                 claim.token,
                 lambda ledger: ledger.beat(JOB, held.worker, beats),
             )
         if answer != [BeatAnswer.STOP]:
             held.told(items)
-            age_s = self.homes.clock.now_s - self.homes.chunks[claim.chunk_id].since_s
+            row = self.row(claim)
+            assert row is not None, "a beat of an earlier epoch was obeyed"
+            age_s = self.homes.clock.now_s - row.since_s
             assert age_s <= TERMS.attempt_hard_s, "an attempt was renewed past its end"
 
     @precondition(lambda self: self.held)
@@ -113,7 +121,7 @@ class LedgerMachine(RuleBasedStateMachine):
         claim = held.claim
         deferred = [] if claim.patient else held.some(bits)
         done = [item for item in held.left if item not in deferred]
-        before = self.homes.chunks[claim.chunk_id]
+        before = self.row(claim)
         answer = self.homes.all(
             lambda ledger: ledger.submit(
                 JOB,
@@ -125,7 +133,9 @@ class LedgerMachine(RuleBasedStateMachine):
             )
         )
         assert answer is not SubmitAnswer.INCOMPLETE
-        if before.state not in (ChunkState.READY, ChunkState.RUNNING):
+        if before is None:
+            assert answer is SubmitAnswer.STALE
+        elif before.state not in (ChunkState.READY, ChunkState.RUNNING):
             assert answer is SubmitAnswer.DUP
         else:
             assert answer in (SubmitAnswer.OK, SubmitAnswer.CLOSED)
@@ -135,8 +145,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def submit_with_a_hole(self, data: st.DataObject) -> None:
         held = self.pick(data)
         claim = held.claim
-        chunk = self.homes.chunks[claim.chunk_id]
-        if chunk.state in (ChunkState.READY, ChunkState.RUNNING) and chunk.items:
+        chunk = self.row(claim)
+        if chunk and chunk.state in (ChunkState.READY, ChunkState.RUNNING) and chunk.items:
             answer = self.homes.all(
                 lambda ledger: ledger.submit(
                     JOB, claim.chunk_id, claim.token, claim.epoch, settled([])
@@ -148,27 +158,25 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def error(self, data: st.DataObject) -> None:
         claim = self.pick(data).claim
-        chunk = self.homes.chunks[claim.chunk_id]
-        current = chunk.state is ChunkState.RUNNING and chunk.token == claim.token
-        ready = chunk.state is ChunkState.READY
+        before, chunk = self.homes.chunks, self.row(claim)
         answer = self.homes.all(
             lambda ledger: ledger.submit(
                 JOB, claim.chunk_id, claim.token, claim.epoch, settled([]), error="raised"
             )
         )
-        if not current:
-            assert answer in (SubmitAnswer.LATE, SubmitAnswer.DUP)
-            after = self.homes.chunks[claim.chunk_id]
-            assert (after.errors, after.state) == (chunk.errors, chunk.state)
-        assert not ready or answer is SubmitAnswer.LATE
+        if not self.current(claim, chunk):
+            assert answer in (SubmitAnswer.LATE, SubmitAnswer.DUP, SubmitAnswer.STALE)
+            for number, after in self.homes.chunks.items():
+                assert (after.errors, after.state) == (before[number].errors, before[number].state)
+        if chunk is not None and chunk.state is ChunkState.READY:
+            assert answer is SubmitAnswer.LATE
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), bits=share)
     def release(self, data: st.DataObject, bits: int) -> None:
         held = self.pick(data)
         claim, items = held.claim, held.some(bits)
-        chunk = self.homes.chunks[claim.chunk_id]
-        current = chunk.state is ChunkState.RUNNING and chunk.token == claim.token
+        current = self.current(claim, self.row(claim))
         answer = self.homes.all(
             lambda ledger: ledger.release(JOB, claim.chunk_id, claim.token, settled(items))
         )
@@ -238,6 +246,15 @@ class LedgerMachine(RuleBasedStateMachine):
         job = NewJob(JOB, self.homes.items, self.homes.terms, b"{}", 0.0)
         assert not self.homes.all(lambda ledger: ledger.create(job, blocks_of(1, 1)))
 
+    @rule(sure=st.integers(0, 5), bits=share)
+    def the_store_is_lost_and_the_job_created_again(self, sure: int, bits: int) -> None:
+        if sure:
+            return
+        parts = self.homes.all(lambda ledger: ledger.parts(JOB, 0, 1_000))
+        known = [item for part in parts for item in items_of(part.items)]
+        known = [item for at, item in enumerate(known) if bits >> at & 1]
+        self.homes.begin_epoch(spans_of([*items_of(self.homes.base), *known]))
+
     @invariant()
     def books_add_up(self) -> None:
         self.homes.check()
@@ -250,6 +267,16 @@ class LedgerMachine(RuleBasedStateMachine):
         finally:
             self.homes.close()
             self.directory.cleanup()
+
+    def row(self, claim: Claim) -> ChunkRow | None:
+        """The chunk as it stands; None if the claim is of an earlier epoch."""
+        return self.homes.chunks[claim.chunk_id] if claim.epoch == self.homes.epoch else None
+
+    @staticmethod
+    def current(claim: Claim, chunk: ChunkRow | None) -> bool:
+        return (
+            chunk is not None and chunk.state is ChunkState.RUNNING and chunk.token == claim.token
+        )
 
     def pick(self, data: st.DataObject) -> Held:
         return data.draw(st.sampled_from(self.held[-6:]))

@@ -15,7 +15,15 @@ from proxywell.refresh.books import Beat, Claim, JobState, NoClaim, Settled
 from proxywell.refresh.ledgers.redis import OF_A_JOB, RedisLedger, rule_book
 from proxywell.refresh.ports import Block, NewJob
 from tests.contract.ledger_steps import FAR, ONE, TWO, claim, create, submit
-from tests.contract.ledger_world import JOB, TERMS, Clock, all_chunks, blocks_of, redis_ledger
+from tests.contract.ledger_world import (
+    JOB,
+    TERMS,
+    Clock,
+    Homes,
+    all_chunks,
+    blocks_of,
+    redis_ledger,
+)
 from tests.services.redis_server import RedisServer
 
 DAY_S = 86_400
@@ -266,6 +274,42 @@ def test_two_prefixes_on_one_server_do_not_meet(redis_server: RedisServer, clock
     assert other.nodes(JOB) == frozenset()
     one.close()
     other.close()
+
+
+# --- figures
+
+
+FOURTEEN_DIGITS = """
+    local packed = books.packed_line
+    function books.packed_line()
+      for name, value in pairs(job) do
+        if type(value) == 'number' then job[name] = tonumber(tostring(value)) end
+      end
+      return packed()
+    end"""
+
+
+def carry_at_real_instants(server: RedisServer, defect: str = "") -> None:
+    """Some steps at instants as they are in life, in both books; they are compared to the bit."""
+    homes = Homes(items=9, server=server, defect=defect)
+    homes.clock.now_s = 1_790_000_000.123457
+    try:
+        homes.begin_epoch(())
+        for token, passed_s in (("a", 0.100001), ("b", 1 / 3), ("c", 2.000003)):
+            held = homes.claim(ONE, token)
+            assert held is not None
+            homes.clock.now_s += passed_s
+            homes.all(lambda home, held=held: submit(home, held))  # type: ignore[misc] # kept
+            homes.tick()
+            homes.check()
+    finally:
+        homes.close()
+
+
+def test_figures_are_pythons_to_the_last_bit(redis_server: RedisServer) -> None:
+    carry_at_real_instants(redis_server)
+    with pytest.raises(AssertionError, match="homes disagree"):
+        carry_at_real_instants(redis_server, FOURTEEN_DIGITS)
 
 
 # --- the server's own clock, and many at a time
