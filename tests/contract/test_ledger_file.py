@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from proxywell.errors import StateError, StoreBusyError, UnknownJobError
+from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import Claim, Settled, SubmitAnswer
 from proxywell.refresh.ledgers.sqlite import SqliteLedger, open_ledger
 from proxywell.refresh.ports import Block, NewJob
@@ -121,6 +124,26 @@ def test_the_book_is_its_owners_alone_since_candidates_may_have_credentials(tmp_
     ledger = SqliteLedger(tmp_path / "l", clock=Clock())
     create(ledger, 3)
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.glob("l*")} == {0o600}
+    ledger.close()
+
+
+def test_what_was_answered_stays_when_another_process_closes_the_book(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    create(ledger, 3)
+    open_ledger(tmp_path).close()  # as a worker on a thread of its own does
+    look = (
+        "import sys, pathlib; from proxywell.refresh.ledgers.sqlite import open_ledger;"
+        "ledger = open_ledger(pathlib.Path(sys.argv[1]));"
+        "print(ledger.tick(sys.argv[2]).job.state); ledger.close()"
+    )
+
+    def seen_elsewhere() -> str:
+        command = [sys.executable, "-c", look, str(tmp_path), JOB]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert seen_elsewhere() == "open"
+    assert ledger.cancel(JOB, GivenUpWhy.CANCELLED, "cancelled")
+    assert seen_elsewhere() == "closed"
     ledger.close()
 
 

@@ -107,3 +107,24 @@ def make_ready(directory: Path) -> Path:
             "one with --state"
         ) from error
     return directory
+
+
+def make_private(file: Path) -> None:
+    """Make a file where there is none, and see that nobody but its owner may use it.
+
+    One that is there is not opened: a process that closes any descriptor of a file loses all its
+    locks on that file (fcntl(2)). Another process would then take a database that is open here for
+    one that nobody has open, delete its log, and with it what is written later.
+
+    Args:
+        file: In a directory that is there; a link is followed.
+
+    Raises:
+        OSError: It cannot be made, or is not ours to change.
+    """
+    place = os.path.realpath(file)
+    try:
+        os.close(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if os.stat(place).st_mode & 0o077:  # noqa: PTH116 - realpath gives text
+            os.chmod(place, 0o600)  # noqa: PTH101 - as above

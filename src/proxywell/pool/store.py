@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from proxywell.config.places import make_private
 from proxywell.errors import (
     DiskFullError,
     StateError,
@@ -190,9 +191,7 @@ class Store:
     def _create_private(self) -> None:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            if self.path.stat().st_mode & 0o077:
-                self.path.chmod(0o600)  # it may hold credentials
+            make_private(self.path)  # it may hold credentials
         except OSError as error:
             raise StateError(
                 f"{self.path} cannot be opened for writing: {error.strerror}; "

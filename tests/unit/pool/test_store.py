@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +163,27 @@ def test_the_file_is_private_even_where_it_was_not(tmp_path: Path) -> None:
     companions = list(place.iterdir())
     assert len(companions) == 3
     assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in companions)
+    store.close()
+
+
+def test_what_was_written_stays_when_another_process_closes_the_file(tmp_path: Path) -> None:
+    store = Store(tmp_path / FILE_NAME)
+    Store(tmp_path / FILE_NAME).close()
+    count = (
+        "import sys, pathlib; from proxywell.pool.store import Store;"
+        "store = Store(pathlib.Path(sys.argv[1]));"
+        "reader = store.reading().__enter__();"
+        "print(reader.execute('SELECT count(*) FROM job').fetchone()[0]); store.close()"
+    )
+
+    def seen_elsewhere() -> int:
+        command = [sys.executable, "-c", count, str(tmp_path / FILE_NAME)]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert seen_elsewhere() == 0
+    with store.transaction() as writer:
+        writer.execute("INSERT INTO job (job_id, told_at) VALUES ('a', 0)")
+    assert seen_elsewhere() == 1
     store.close()
 
 

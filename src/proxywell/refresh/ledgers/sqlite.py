@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from proxywell.config.places import make_private
 from proxywell.errors import (
     DiskFullError,
     StateError,
@@ -92,7 +93,8 @@ class SqliteLedger(RuledLedger):
         self._clock = clock
         self._boot = boot_id() if boot is None else boot
         self._rules = rules
-        _make_private(path)
+        with suppress(OSError):  # what is wrong with the place is SQLite's to say, a moment later
+            make_private(path)  # candidates in it may have credentials
         with self._sentences():
             self._db = sqlite3.connect(
                 path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False
@@ -371,14 +373,6 @@ def open_ledger(state_dir: Path) -> SqliteLedger:
             " name another one with --state"
         ) from error
     return SqliteLedger(state_dir / FILE_NAME)
-
-
-def _make_private(path: Path) -> None:
-    """Make the file its owner's alone: candidates in it may have credentials."""
-    with suppress(OSError):  # what is wrong with the place is SQLite's to say, a moment later
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
 
 
 def _as_state_error(error: sqlite3.Error, path: Path) -> StateError:
