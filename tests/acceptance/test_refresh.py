@@ -84,8 +84,9 @@ def test_the_pool_holds_what_works_by_the_labs_truth(refreshed: Filled, lab: Ser
 
 def test_the_kept_report_is_the_one_that_was_printed(refreshed: Filled) -> None:
     job_id = refreshed.refresh.json["job_id"]
-    shown = refreshed.home.run("job", "show", job_id, "--output", "json")
-    assert shown.json == refreshed.refresh.json
+    shown = refreshed.home.run("job", "show", job_id, "--output", "json").json
+    assert set(shown) - SHAPE[""] == {"timeline", "losses", "nodes", "silent_s"}
+    assert {name: shown[name] for name in SHAPE[""]} == refreshed.refresh.json
     assert refreshed.home.jobs() == [refreshed.refresh.json]
     waited = refreshed.home.run("job", "wait", job_id, "--output", "json")
     assert (waited.status, waited.json) == (0, refreshed.refresh.json)
@@ -101,6 +102,24 @@ def test_the_table_is_a_funnel_from_read_to_usable(refreshed: Filled) -> None:
     usable = re.search(r"\n  usable +(\d+) ", shown)
     assert usable is not None
     assert int(usable[1]) == report["verdicts"]["working"]
+
+
+def test_the_time_line_of_a_finished_job_agrees_with_its_report(refreshed: Filled) -> None:
+    report = refreshed.refresh.json
+    shown = refreshed.home.run("job", "show", report["job_id"], "--output", "json").json
+    moments = {moment["what"]: moment for moment in shown["timeline"]}
+    order = [
+        "asked_for", "created", "dispatched", "claimed", "works", "usable", "closed", "finalised",
+    ]  # fmt: skip
+    assert [moment for moment in moments if moment in order] == order
+    timing = report["timing_s"]
+    for what, name in (("works", "first_working"), ("closed", "closed"), ("finalised",) * 2):
+        assert abs(moments[what]["at_s"] - timing[name]) < 0.1, what
+    (node,) = shown["nodes"]
+    assert node["items"] == report["items"]["checked"]
+    assert node["chunks"] == report["chunks"]["done"]
+    assert moments["claimed"]["count"] == report["chunks"]["attempts"]
+    assert (shown["losses"], shown["silent_s"]) == ([], None)
 
 
 def test_a_second_refresh_starts_with_what_worked_before(filled: Home) -> None:

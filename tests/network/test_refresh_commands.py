@@ -58,6 +58,8 @@ def test_list_and_show_give_the_report_object(
 ) -> None:
     listed: list[dict[str, Any]] = json.loads(job(capsys, "list", "--output", "json")[1])
     shown: dict[str, Any] = json.loads(job(capsys, "show", job_id, "--output", "json")[1])
+    more = {name: shown.pop(name) for name in ("timeline", "losses", "nodes", "silent_s")}
+    assert [moment["what"] for moment in more["timeline"]] == ["created"]
     assert listed == [shown]
     assert shown["outcome"] is None
     assert shown["items"]["pending"] == shown["items"]["planned"] == 150

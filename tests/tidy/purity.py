@@ -17,6 +17,7 @@ PURE = (
     "refresh/closing.py",
     "refresh/spans.py",
     "refresh/plan.py",
+    "refresh/timeline.py",
     "refresh/deadline.py",
     "checking/ladder.py",
     "checking/anonymity.py",

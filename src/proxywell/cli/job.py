@@ -8,12 +8,14 @@ from pathlib import Path
 
 import msgspec
 import rich_click as click
+from msgspec import structs
 
 from proxywell.cli import funnel
 from proxywell.cli.exit_codes import exit_status
 from proxywell.cli.options import Duration, Output, loaded_option, output_option, settings_option
 from proxywell.cli.output import show_object, show_rows
 from proxywell.cli.progress import progress_bar
+from proxywell.cli.timeline import timeline_in_words
 from proxywell.config.loader import Loaded
 from proxywell.config.places import readable
 from proxywell.config.schema import RefreshSettings, Settings
@@ -64,11 +66,21 @@ def list_jobs(loaded: Loaded, state_dir: Path, output: Output) -> None:
 @output_option(Output.TABLE, Output.JSON)
 @loaded_option
 def show(loaded: Loaded, state_dir: Path, job_id: str, output: Output) -> None:
-    """Show one job: the figures so far, or its final report."""
+    """Show one job: the figures so far or its final report, and its time line.
+
+    JSON has the report's fields, and beside them `timeline`, `losses`, `nodes` and `silent_s`.
+    """
     with _looking(loaded.settings.refresh, state_dir) as room:
         if room is None:
             raise unknown_job(job_id, ())
-        show_object(room.report(job_id), output, funnel.in_words)
+        report, timeline = room.report(job_id), room.timeline(job_id)
+    if output is Output.JSON:
+        told = {"timeline": timeline.moments} | structs.asdict(timeline)
+        del told["moments"]
+        show_object(structs.asdict(report) | told, output, str)
+        return
+    words = (funnel.in_words(report), timeline_in_words(timeline))
+    show_object(report, output, lambda _: "\n\n".join(part for part in words if part))
 
 
 @job.command()

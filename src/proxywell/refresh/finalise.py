@@ -17,8 +17,9 @@ from proxywell.model.verdict import Verdict
 from proxywell.refresh.books import FinAnswer, Part
 from proxywell.refresh.holding import candidates_of
 from proxywell.refresh.packing import unpack_verdicts
-from proxywell.refresh.poison import given_up_as_poison, shown
+from proxywell.refresh.poison import candidates_at, shown
 from proxywell.refresh.ports import Block, Ledger, VerdictSink
+from proxywell.refresh.timeline import Chronicle, Timeline, events_of
 from proxywell.telemetry.events import FinalisationFailed, emit
 
 PARTS_AT_ONCE = 50
@@ -32,6 +33,7 @@ class Summary(Struct):
     verdicts: VerdictCounts
     pool: PoolChange
     poison: list[str] = field(default_factory=list)
+    timeline: Timeline | None = None  # its events are dropped long before its line
 
 
 class Tally:
@@ -160,11 +162,17 @@ def finalise(
                 beaten_s = monotonic_s()
                 if ledger.fin_beat(job_id, token) is FinAnswer.FENCED:
                     return FinAnswer.FENCED
-        poison = given_up_as_poison(ledger, job_id)
+        chronicle = Chronicle(events_of(ledger, job_id))
+        poison = candidates_at(ledger, job_id, chronicle.poison)
         if poison:
             remember(poison)
         change = sink.sealed(job_id, epoch) or sink.seal(job_id, epoch)
-        told = Summary(collector.tally.counts(), change, [shown(one) for one in poison])
+        told = Summary(
+            collector.tally.counts(),
+            change,
+            [shown(one) for one in poison],
+            chronicle.timeline(ledger.status(job_id)),
+        )
         summary = msgspec.json.encode(told)
     except StoreBusyError:
         raise  # the pool is as well as it was; the lease runs out and we come again

@@ -6,7 +6,7 @@ credentials, and a memory without credentials can be shown.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,23 +15,11 @@ from proxywell.model.candidate import Candidate
 from proxywell.model.clock import SystemClock
 from proxywell.model.endpoint import Protocol
 from proxywell.model.report import GivenUpWhy
-from proxywell.refresh.books import LedgerEvent
 from proxywell.refresh.holding import candidates_of
 from proxywell.refresh.ledgers.sqlite import FILE_NAME, open_ledger
 from proxywell.refresh.ports import Ledger
 from proxywell.refresh.spans import spans_of
-
-EVENTS_AT_ONCE = 1_000
-
-
-def events_of(ledger: Ledger, job_id: str, after: int = 0) -> Iterator[LedgerEvent]:
-    """All events of a job behind a sequence number, in order."""
-    while True:  # ends when there are no more
-        page = ledger.events(job_id, after, EVENTS_AT_ONCE)
-        yield from page
-        if not page:
-            return
-        after = page[-1].seq
+from proxywell.refresh.timeline import Chronicle, events_of
 
 
 def given_up_as_poison(ledger: Ledger, job_id: str) -> list[Candidate]:
@@ -43,22 +31,16 @@ def given_up_as_poison(ledger: Ledger, job_id: str) -> list[Candidate]:
     """
     if not ledger.status(job_id).given_up.get(GivenUpWhy.POISON):
         return []
-    return poison_of(ledger, job_id, events_of(ledger, job_id))
+    chronicle = Chronicle(events_of(ledger, job_id))
+    return candidates_at(ledger, job_id, chronicle.poison)
 
 
-def poison_of(ledger: Ledger, job_id: str, events: Iterable[LedgerEvent]) -> list[Candidate]:
-    """The candidates that these events of a job give up as poison, in the order of the plan.
-
-    Those whose items are not kept any more are left out.
+def candidates_at(ledger: Ledger, job_id: str, items: Iterable[int]) -> list[Candidate]:
+    """The candidates with these numbers, rising; those that are not kept any more are left out.
 
     Raises:
         StateError: The ledger cannot be read.
     """
-    items = {
-        int(event.facts["item"])
-        for event in events
-        if event.kind == "given_up" and event.facts.get("why") == GivenUpWhy.POISON
-    }
     found: list[Candidate] = []
     for item in sorted(items):
         span = spans_of([item])

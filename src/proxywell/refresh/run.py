@@ -33,12 +33,13 @@ from proxywell.refresh.deadline import floor_s
 from proxywell.refresh.engines.local import LocalEngine
 from proxywell.refresh.engines.worker import CheckerFactory
 from proxywell.refresh.finalise import Collector, Summary
-from proxywell.refresh.ledgers.sqlite import open_ledger
+from proxywell.refresh.ledgers.sqlite import boot_clock_s, boot_id, open_ledger
 from proxywell.refresh.plan import blocks, chunk_size, put_likely_first
 from proxywell.refresh.poison import PoisonMemory, given_up_as_poison, leave_out, shown
 from proxywell.refresh.ports import Ledger, NewJob, VerdictSink
 from proxywell.refresh.report import Dossier, dossier_of, outcome_of, report_of
 from proxywell.refresh.shift import ShiftTerms
+from proxywell.refresh.timeline import Chronicle, Timeline, events_of, since_asked, with_the_end
 from proxywell.refresh.wait import Until, WaitEnd
 from proxywell.telemetry.events import Event, JobCreated, JobLeftOpen, PoisonLeftOut, emit
 
@@ -225,6 +226,24 @@ class RefreshRoom:
         else:
             summary = _summary(kept)
         return report_of(job, self.dossier(job_id), summary.verdicts, summary.pool, summary.poison)
+
+    def timeline(self, job_id: str) -> Timeline:
+        """What happened to the job so far, counted from when it was asked for.
+
+        Raises:
+            UnknownJobError: There is no such job.
+        """
+        job = self._ledger.status(job_id)
+        kept = self._ledger.summary(job_id)
+        told = None if kept is None else _summary(kept).timeline
+        if told is not None:
+            told = with_the_end(told, job)
+        else:
+            chronicle = Chronicle(events_of(self._ledger, job_id))
+            told = chronicle.timeline(job, there=self._ledger.nodes(job_id))
+        if job.state is not JobState.DONE and job.boot in ("", boot_id()):
+            told.silent_s = round(max(0.0, boot_clock_s() - job.seen_s), 3)
+        return since_asked(told, self.dossier(job_id).lead_s)
 
     def reports(self) -> list[RefreshReport]:
         """The reports of all jobs, newest first."""
