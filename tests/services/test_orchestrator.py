@@ -192,3 +192,24 @@ def test_a_worker_that_finds_its_settings_wrong_is_tried_once(state: Path) -> No
         assert "the Celery worker ended with status 2: wrong use" in str(error)
         assert error is not None
         assert error.exit_status == 2
+
+
+# --- the worker of the product
+
+
+def test_the_real_worker_works_is_repaired_and_leaves_nothing(state: Path) -> None:
+    with running(Settings(), state, workers=2) as services:
+        until(lambda: mains(services), 60.0)
+        (first,) = mains(services)
+        session = os.getsid(pid_of(first))
+        os.kill(pid_of(first), signal.SIGKILL)  # the command starts another main
+        until(lambda: mains(services) - {first}, 60.0)
+        (second,) = mains(services)
+        assert os.getsid(pid_of(second)) == session
+        os.kill(session, signal.SIGKILL)  # and we another command
+        until(lambda: mains(services) - {second}, 60.0)
+        (third,) = mains(services)
+        assert os.getsid(pid_of(third)) != session
+        until(lambda: not exists(pid_of(second)))
+        assert services.failure() is None
+    assert processes_of(state) == {}

@@ -115,12 +115,12 @@ def _environment(address: RedisAddress, remarks: LogSettings) -> Mapping[str, st
     }
 
 
-def _is_of(main: str, group: int) -> bool:
-    """Whether a main is a process of this group on this machine."""
+def _is_of(main: str, session: int) -> bool:
+    """Whether a main is a process of this session on this machine: our child, or a child of it."""
     pid = process_of(main)
     if pid is None:
         return False
     try:
-        return os.getpgid(pid) == group
+        return os.getsid(pid) == session
     except OSError:
         return False
