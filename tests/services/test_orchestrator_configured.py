@@ -16,6 +16,7 @@ from proxywell.orchestrator import services as services_room
 from proxywell.orchestrator.server import NoServerError
 from proxywell.orchestrator.services import running
 from proxywell.refresh.ledgers.redis import RedisLedger
+from proxywell.refresh.ledgers.redis_troubles import PERMISSIONS
 from tests.services.commands import (
     answers,
     mains,
@@ -82,6 +83,18 @@ def test_a_redis_that_is_away_is_no_reason_to_give_the_worker_up(state: Path) ->
             ledger.node_beat("elsewhere:1:1:aaaaaa", "", term_s=60.0)
             until(lambda: services.failure() is None)  # somebody else works
             ledger.close()
+
+
+def test_a_user_who_may_do_what_is_documented_and_no_more_can_work(state: Path) -> None:
+    with RedisServer() as server:
+        server.call("ACL", "SETUSER", "well", "on", ">pw", "~proxywell*", *PERMISSIONS.split())
+        url = server.url.replace("unix://", "unix://well:pw@")
+        settings = Settings(redis=RedisSettings(url=Secret(url)))
+        with running(settings, state, workers=1) as services:
+            until(lambda: mains(services), 60.0)
+            time.sleep(2.0)  # a main that lacks something has ended by now
+            assert mains(services)
+        assert server.call("ACL", "LOG") == []
 
 
 def test_a_configured_redis_that_is_unwell_is_told_before_anything_starts(state: Path) -> None:

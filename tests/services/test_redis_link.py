@@ -86,6 +86,16 @@ def test_a_user_without_permission_is_told_the_line_that_gives_it(server: RedisS
     ledger.close()
 
 
+@pytest.mark.parametrize("lacking", ["evalsha", "script|load", "multi", "brpop", "sadd", "zadd"])
+def test_each_permission_that_lacks_is_found_at_once(server: RedisServer, lacking: str) -> None:
+    given = [*PERMISSIONS.split(), f"-{lacking}"]
+    server.call("ACL", "SETUSER", "well", "on", ">pw", "~proxywell*", *given)
+    error = refusal_of(address_of(server.url.replace("unix://", "unix://well:pw@")))
+    assert "does not let user well" in str(error)
+    assert not waits(error)
+    assert "+@transaction" in str(error)
+
+
 def test_that_line_gives_no_more_than_data_below_the_prefix(server: RedisServer) -> None:
     server.call("ACL", "SETUSER", "well", "on", ">pw", "~proxywell*", *PERMISSIONS.split())
     link = Link(address_of(server.url.replace("unix://", "unix://well:pw@")))

@@ -298,13 +298,20 @@ class RedisLedger:
         return frozenset(name.decode() for name in self._step(job_id, "nodes", [job_id]))
 
     def probe(self) -> None:
-        """See that the server answers, runs our script and takes writes now.
+        """See that the server answers, runs our script, takes writes and lets us keep a queue.
 
         Raises:
             StoreAwayError: It does not answer, or takes no writes now.
             StateError: It refuses us, or is no Redis.
         """
         self._step("", "probe", [])
+        self._link.call("MULTI")
+        try:
+            for command, *more in _OF_A_QUEUE:  # refused ones are refused now; none is done
+                key = f"{self.address.prefix}:broker:probe"
+                self._link.call(command, key, *more, again=False)
+        finally:
+            self._link.call("DISCARD", again=False)
 
     def sweep(self, now_s: float) -> None:
         """Drop what is past keeping, in short steps; keys that nobody sweeps expire as well."""
@@ -406,6 +413,11 @@ def open_redis_ledger(address: RedisAddress) -> RedisLedger:
     return ledger
 
 
+_OF_A_QUEUE = (  # what kombu asks of a broker, beside the ledger's own scripts
+    ("LPUSH", "x"), ("RPUSH", "x"), ("BRPOP", 1), ("LLEN",), ("DEL",), ("SADD", "x"),
+    ("SMEMBERS",), ("SREM", "x"), ("HSET", "x", "x"), ("HGET", "x"), ("HDEL", "x"),
+    ("ZADD", 1, "x"), ("ZREM", "x"), ("ZREVRANGEBYSCORE", 1, 0),
+)  # fmt: skip
 _REFUSALS = frozenset({"NOJOB", "OTHERVERSION", "STRANGEKEY", "STAGELOST"})
 
 

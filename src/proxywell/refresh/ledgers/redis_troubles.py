@@ -17,7 +17,7 @@ from proxywell.errors import StateError, StoreAwayError
 from proxywell.refresh.ledgers.redis_address import PLAIN, TLS, RedisAddress
 
 # What a user of the server needs, beside its keys; ``doctor`` and the sentence below say so.
-PERMISSIONS = "+@read +@write +@connection -@dangerous +evalsha +script|load +time"
+PERMISSIONS = "+@read +@write +@connection +@transaction -@dangerous +evalsha +script|load +time"
 
 _CODE = re.compile(r"(?:^|-)([A-Z]{3,})(?=[ :])")  # older servers wrap what a script met
 _TLS_ALERT = re.compile(r"\\x15\\x03|\x15\x03")
