@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from importlib.metadata import version
 from types import FrameType
 from typing import Any, Final, TypeAlias
 
@@ -183,7 +184,7 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 def _be_main(settings: Settings, address: RedisAddress, workers: int, checker_of: CheckerOf) -> int:
     """Be Celery's main: hear doorbells, hand them to children, tell that this node is there."""
-    node = node_name()
+    node = node_name(version("proxywell"))
     app = doorbell_app(address)
     shifts = _Shifts(settings, address, node, checker_of, app)
     last_s = settings.refresh.shift_s + settings.refresh.attempt_hard_s + LAST_RESORT_S

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from proxywell.cli.doctor import Patient, State, judges_answer, source_address_is_ours
+from proxywell.cli.doctor import judges_answer, source_address_is_ours
+from proxywell.cli.findings import Patient, State
 from proxywell.config.schema import CheckingSettings, JudgeSettings, NetworkSettings, Settings
 from proxywell.judge.server import JudgeServer
 

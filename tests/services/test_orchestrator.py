@@ -14,7 +14,8 @@ from proxywell.config.schema import RedisSettings, Settings
 from proxywell.errors import StateError
 from proxywell.orchestrator import health as health_room
 from proxywell.orchestrator import workers as workers_room
-from proxywell.orchestrator.server import PrivateServer, ServerPlace
+from proxywell.orchestrator.place import ServerPlace
+from proxywell.orchestrator.server import PrivateServer
 from proxywell.orchestrator.services import running
 from proxywell.orchestrator.workers import WorkerMain
 from proxywell.refresh.ledgers.redis import RedisLedger

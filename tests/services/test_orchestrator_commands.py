@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxywell.config.schema import Settings
-from proxywell.orchestrator.server import ServerPlace
+from proxywell.orchestrator.place import ServerPlace
 from proxywell.orchestrator.services import running
 from proxywell.refresh.ledgers.redis import RedisLedger
 from tests.services.commands import (

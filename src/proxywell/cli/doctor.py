@@ -14,17 +14,17 @@ import shutil
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import rich_click as click
-from msgspec import Struct
 
 from proxywell.checking.judges import Judges
+from proxywell.cli import doctor_services
 from proxywell.cli.exit_codes import DONE, SURROUNDINGS_FAILED
+from proxywell.cli.findings import Check, Finding, Patient, State
 from proxywell.cli.options import Output, output_option, place_options
 from proxywell.cli.output import show_object
 from proxywell.config.loader import load
@@ -42,47 +42,6 @@ STORES: Final = (ledger_file.FILE_NAME, pool_file.FILE_NAME)
 RESERVED_FILES: Final = 64  # standard streams, stores, event loop, judges, lists being read
 JUDGE_PATIENCE_S: Final = 5.0
 SQLITE_STEPS_BETWEEN_LOOKS: Final = 10_000
-
-
-class State(StrEnum):
-    """How a check ended."""
-
-    WELL = "well"
-    WEAK = "weak"  # it works, with a limit worth knowing
-    FAILED = "failed"
-
-
-class Finding(Struct, frozen=True):
-    """What one check found.
-
-    Attributes:
-        check: What was examined.
-        state: How it ended.
-        said: What was found, with figures.
-        remedy: What to do; None when there is nothing to do.
-    """
-
-    check: str
-    state: State
-    said: str
-    remedy: str | None = None
-
-
-class Patient(Struct, frozen=True):
-    """What is examined.
-
-    Attributes:
-        settings: As loaded, or the defaults where they could not be.
-        settings_error: Why they could not be loaded.
-        state_dir: Where state lives; it may not exist.
-    """
-
-    settings: Settings
-    settings_error: str | None
-    state_dir: Path
-
-
-Check = Callable[[Patient], Iterator[Finding]]
 
 
 def settings_are_right(patient: Patient) -> Iterator[Finding]:
@@ -308,6 +267,7 @@ CHECKS: tuple[Check, ...] = (
     program_is_fast,
     judges_are_named,
     judges_answer,
+    *doctor_services.CHECKS,
 )
 
 

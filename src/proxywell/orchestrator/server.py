@@ -1,14 +1,10 @@
-"""The private Redis server of a state directory: which program, which files, whose turn."""
+"""The private Redis server of a state directory: which program it is, and whose turn to run it."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import re
-import secrets
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -17,22 +13,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from msgspec import Struct
 
-from proxywell.config.secret import Secret
-from proxywell.errors import ProxywellError, StateError
+from proxywell.errors import ProxywellError
 from proxywell.orchestrator.children import Order
 from proxywell.orchestrator.health import Health
+from proxywell.orchestrator.place import OwnerLock, ServerPlace
 from proxywell.orchestrator.supervise import Death, told
 from proxywell.orchestrator.tending import Pace
-from proxywell.refresh.ledgers.redis_address import RedisAddress
 from proxywell.telemetry.events import ServerDataSetAside, ServicesTakenOver, emit
 
-DIRECTORY: Final = "services"
 SERVER: Final = "the private Redis server"
 PROGRAMS: Final = ("redis-server", "valkey-server")
-SOCKET_PATH_MAX_BYTES: Final = 103  # macOS has room for so many, Linux for four more
 _VERSION_S: Final = 10.0
 _DAMAGED: Final = re.compile(
     "bad file format|aof manifest|can't handle rdb|unrecoverable error|unexpected end of file"
@@ -90,210 +82,6 @@ def _version(said: str) -> str:
     name = said.split(" ", 1)[0]
     number = re.search(r"\bv=(\S+)", said)
     return f"{name} {number[1]}" if number else said.strip()[:60]
-
-
-class Access(Struct, frozen=True):
-    """How the server is reached where the socket's path would be too long."""
-
-    port: int
-    password: str
-
-
-class ServerPlace:
-    """The directory of a private server: its files, and the two locks on them.
-
-    Whoever holds ``owner.lock`` looks after the services of this state directory; the server
-    itself holds ``redis/server.lock``, so that never two of them write the same data, whatever
-    became of those who started them.
-
-    Args:
-        state_dir: The state directory.
-    """
-
-    def __init__(self, state_dir: Path) -> None:
-        self.state_dir = state_dir
-        self.home = state_dir / DIRECTORY
-        self.owner_lock = self.home / "owner.lock"
-        self.worker_log = self.home / "worker.log"
-        self.server_home = self.home / "redis"
-        self.server_lock = self.server_home / "server.lock"
-        self.log = self.server_home / "server.log"
-        self.socket = self.server_home / "socket"
-        self.data = self.server_home / "data"
-        self._config = self.server_home / "server.conf"
-        self._access = self.server_home / "access.json"
-
-    def make(self) -> None:
-        """Create the directories, readable by their owner alone.
-
-        Raises:
-            StateError: They cannot be made, or belong to somebody else.
-        """
-        try:
-            for directory in (self.home, self.server_home, self.data):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                directory.chmod(0o700)
-            if not self.has_room_for_socket() and not self._access.exists():
-                self._write_access(free_port())
-        except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            raise StateError(
-                f"{error.filename or self.home} cannot be made ready for a private server ({why});"
-                " mend that, or name another state directory with --state"
-            ) from error
-
-    def has_room_for_socket(self) -> bool:
-        """Whether the socket's path is short enough for every system."""
-        return len(os.fsencode(self.socket)) <= SOCKET_PATH_MAX_BYTES
-
-    def access(self) -> Access | None:
-        """Port and password; None where the socket serves, or before they are chosen."""
-        if self.has_room_for_socket():
-            return None
-        try:
-            return msgspec.json.decode(self._access.read_bytes(), type=Access)
-        except (OSError, msgspec.DecodeError):
-            return None
-
-    def address(self, prefix: str, answer_s: float) -> RedisAddress:
-        """Where the server answers, or will once it runs.
-
-        Args:
-            prefix: What every key begins with.
-            answer_s: When to give up a server that is silent.
-        """
-        access = self.access()
-        if access is None:
-            return RedisAddress(
-                scheme="unix", path=str(self.socket), prefix=prefix, answer_s=answer_s
-            )
-        return RedisAddress(
-            scheme="redis",
-            host="127.0.0.1",
-            port=access.port,
-            password=Secret(access.password),
-            prefix=prefix,
-            answer_s=answer_s,
-        )
-
-    def move_port(self) -> None:
-        """Choose another port if somebody else has ours; only while nobody relies on it."""
-        access = self.access()
-        if not self.has_room_for_socket() and (access is None or not _is_free(access.port)):
-            self._write_access(free_port())
-
-    def write_config(self) -> Path:
-        """Write what the server is told; its owner alone may read it."""
-        access = self.access()
-        told = {
-            "daemonize": "no",
-            "dir": _quoted(str(self.data)),
-            "logfile": '""',  # to its output, which is appended to the log
-            "appendonly": "yes",
-            "appendfsync": "everysec",
-            "save": '""',
-            "maxmemory-policy": "noeviction",
-            "tcp-keepalive": "60",
-        }
-        if access is None:
-            told |= {"port": "0", "unixsocket": _quoted(str(self.socket)), "unixsocketperm": "600"}
-        else:
-            told |= {"port": str(access.port), "bind": "127.0.0.1"}
-            told |= {"requirepass": access.password}
-        text = "".join(f"{name} {value}\n" for name, value in told.items())
-        _write_private(self._config, text.encode())
-        return self._config
-
-    def set_data_aside(self) -> Path:
-        """Move damaged data away, in place of what was moved before; start from nothing."""
-        aside = self.data.with_name(f"{self.data.name}.damaged")
-        shutil.rmtree(aside, ignore_errors=True)
-        self.data.rename(aside)
-        self.data.mkdir(mode=0o700)
-        return aside
-
-    def _write_access(self, port: int) -> None:
-        old = self.access()
-        password = old.password if old is not None else secrets.token_urlsafe(24)
-        _write_private(self._access, msgspec.json.encode(Access(port, password)))
-
-
-def _quoted(path: str) -> str:
-    """A path as a configuration file of Redis takes it."""
-    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _write_private(file: Path, content: bytes) -> None:
-    """Write a whole file or nothing, readable by its owner alone."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(3)}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(content)
-        draft.replace(file)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-class OwnerLock:
-    """The right to look after the services of a state directory; lost with the process.
-
-    Args:
-        file: The lock's file; its directory exists.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._descriptor: int | None = None
-
-    @property
-    def held(self) -> bool:
-        """Whether it is ours."""
-        return self._descriptor is not None
-
-    def take(self) -> bool:
-        """Take it if nobody has it; True if it is ours. Never waits.
-
-        Raises:
-            OSError: The file cannot be opened, or its file system has no locks.
-        """
-        if self._descriptor is not None:
-            return True
-        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
-        return True
-
-    def let_go(self) -> None:
-        """Give it back; works twice."""
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 class PrivateServer:

@@ -12,7 +12,8 @@ from typing import Final
 from proxywell.config.schema import Settings
 from proxywell.errors import ProxywellError, StateError, UsageError
 from proxywell.orchestrator.health import Health
-from proxywell.orchestrator.server import PrivateServer, ServerPlace, installed_server
+from proxywell.orchestrator.place import ServerPlace
+from proxywell.orchestrator.server import PrivateServer, installed_server
 from proxywell.orchestrator.supervise import Supervisor
 from proxywell.orchestrator.workers import PROGRAM, WorkerMain
 from proxywell.refresh.ledgers.redis import open_redis_ledger

@@ -10,22 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from proxywell.cli.doctor import (
-    CHECKS,
-    Finding,
-    Patient,
-    State,
-    examine,
-    in_words,
-    judges_answer,
-    judges_are_named,
-)
+from proxywell.cli import doctor_services
+from proxywell.cli.doctor import CHECKS, examine, in_words, judges_answer, judges_are_named
+from proxywell.cli.findings import Finding, Patient, State
 from proxywell.cli.main import program
 from proxywell.config.schema import CheckingSettings, JudgeSettings, PoolSettings, Settings
 
 
 @pytest.fixture
-def patient(tmp_path: Path) -> Callable[..., Patient]:
+def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Patient]:
+    """Who has no Celery engine: what that needs is examined in tests/services."""
+    monkeypatch.setattr(doctor_services, "is_installed", lambda: False)
+
     def with_settings(settings: Settings | None = None, error: str | None = None) -> Patient:
         return Patient(settings or Settings(), error, tmp_path / "state")
 

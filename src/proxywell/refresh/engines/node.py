@@ -14,14 +14,23 @@ from proxywell.refresh.ports import Ledger
 from proxywell.telemetry.events import LedgerTroubled, emit
 
 
-def node_name() -> str:
+def node_name(version: str = "") -> str:
     """A name for a main of this process that no other one has or had.
 
     Host, process, its start, and a draw. On Linux it tells later whether the process still
     exists, which spares a resumed job the wait for leases to run out.
+
+    Args:
+        version: Of the program, for those on other machines who look; empty: not said.
     """
     pid = os.getpid()
-    return f"{_place()}:{pid}:{_started(pid) or '-'}:{token_hex(3)}"
+    draw = f"{version}-{token_hex(3)}" if version else token_hex(3)
+    return f"{_place()}:{pid}:{_started(pid) or '-'}:{draw}"
+
+
+def version_of(node: str) -> str | None:
+    """The version that a named main said it is; None if it did not."""
+    return node.rpartition(":")[2].rpartition("-")[0] or None
 
 
 def is_gone(node: str) -> bool:
