@@ -99,7 +99,7 @@ class PrivateServer:
     """
 
     name = SERVER
-    pace = Pace(rise_s=30.0, silent_s=15.0, stop_s=10.0)
+    pace = Pace(rise_s=60.0, silent_s=15.0, stop_s=10.0)
 
     def __init__(
         self, place: ServerPlace, program: Program, *, prefix: str, answer_s: float

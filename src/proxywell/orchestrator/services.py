@@ -20,7 +20,7 @@ from proxywell.refresh.ledgers.redis import open_redis_ledger
 from proxywell.refresh.ledgers.redis_link import RedisAddress
 from proxywell.telemetry.events import ServicesShared, emit
 
-READY_S: Final = 45.0
+READY_S: Final = 75.0  # a large log is read first, and a first server may have to be replaced
 _LOOK_S: Final = 0.02
 _NEEDED: Final = ("celery", "redis")
 
