@@ -37,6 +37,22 @@ def test_a_lost_chunk_is_ready_again_within_lease_and_tick(home: Home) -> None:
     assert claim(ledger, TWO, "b").attempt == 2
 
 
+def test_a_clock_that_was_put_back_delays_no_rescue_and_no_deadline(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 6)
+    claim(ledger, ONE, "a")
+    before = ledger.status(JOB)
+    clock.now_s -= 3_600
+    pass_time(home, 7)
+    job = ledger.status(JOB)
+    assert (job.rescued, job.ready) == (1, 2)
+    assert job.deadline_s - job.seen_s == pytest.approx(
+        before.deadline_s - before.seen_s - 7, abs=1
+    )
+    rung = ledger.events(JOB, 0, 99)[-1]
+    assert rung.kind == "rung", "nobody would be rung for before the clock is what it was"
+
+
 def test_what_a_lost_holder_reported_is_not_done_again(home: Home) -> None:
     ledger, _ = home
     create(ledger, 3)

@@ -188,6 +188,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def advance(self, seconds: float) -> None:
         self.homes.clock.now_s += seconds
 
+    @rule(seconds=st.sampled_from([3.0, 700.0]))
+    def the_clock_is_put_back(self, seconds: float) -> None:
+        self.homes.clock.now_s -= seconds
+
     @rule(seconds=st.integers(1, 12))
     def time_passes_while_a_waiter_ticks(self, seconds: int) -> None:
         for _ in range(seconds):

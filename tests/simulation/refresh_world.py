@@ -26,7 +26,7 @@ from proxywell.refresh.ledgers.memory import MemoryLedger
 from proxywell.refresh.plan import blocks
 from proxywell.refresh.ports import Ledger, NewJob
 from proxywell.refresh.report import Dossier, report_of
-from proxywell.refresh.wait import GRACE_S, Driver, Until, WaitEnd, wait
+from proxywell.refresh.wait import GRACE_S, Driver, Until, WaitEnd, hard_bound_s, wait
 from tests.network.refresh_fakes import FakePool, candidates, number, verdict_of
 
 T = TypeVar("T")
@@ -178,7 +178,7 @@ class World:
                 self.ledger,
                 JOB,
                 until=Until.FINALISED,
-                bound_s=None,
+                bound_s=hard_bound_s(self.ledger.status(JOB)),
                 bell=self,
                 monotonic_s=lambda: self.now_s,
                 driver=Driver(each=each, finalise=close),

@@ -12,7 +12,7 @@ from proxywell.refresh.books import JobRow, JobState, Tick
 from proxywell.refresh.engines.node import bury
 from proxywell.refresh.finalise import Collector, finalise
 from proxywell.refresh.ports import Bell, Engine, Ledger, VerdictSink
-from proxywell.refresh.wait import Driver, Until, WaitEnd, wait
+from proxywell.refresh.wait import Driver, Until, WaitEnd, hard_bound_s, wait
 from proxywell.telemetry.events import ChunkRescued, FinalisationFailed, emit
 
 EVENTS_AT_ONCE = 1_000
@@ -60,14 +60,15 @@ class Carrier:
         self._sink_well = True
         self._events = job.events
         self._works = False
+        self._hard_bound_s = hard_bound_s(job)
 
     def wait(self, until: Until, bound_s: float | None) -> WaitEnd:
-        """See ``wait.wait``."""
+        """See ``wait.wait``; without a bound, until the job's cap and a little."""
         return wait(
             self._ledger,
             self._job_id,
             until=until,
-            bound_s=bound_s,
+            bound_s=self._hard_bound_s if bound_s is None else bound_s,
             bell=self._bell,
             monotonic_s=self._monotonic_s,
             driver=Driver(each=self._each, finalise=self._finalise),

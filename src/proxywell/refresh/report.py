@@ -129,7 +129,7 @@ def report_of(
         timing_s=_timing(job, dossier),
         deadline=DeadlineFigures(
             floor_s=job.terms.floor_s,
-            in_force_s=job.deadline_s - job.created_s,
+            in_force_s=round(job.deadline_s - job.created_s, 3),
             cap_s=job.terms.cap_s,
         ),
         pool=pool,

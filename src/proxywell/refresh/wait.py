@@ -12,7 +12,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from proxywell.errors import StoreBusyError
-from proxywell.refresh.books import JobState, Tick
+from proxywell.refresh.books import JobRow, JobState, Tick
 from proxywell.refresh.closing import TICK_S
 from proxywell.refresh.ports import Bell, Ledger
 
@@ -48,12 +48,21 @@ class Driver(Struct, frozen=True):
     finalise: Callable[[], None]
 
 
+def hard_bound_s(job: JobRow) -> float:
+    """Say how long a wait without a bound of its own may take: the job's cap and ``GRACE_S``.
+
+    Args:
+        job: The line as it stands, or as it was last seen.
+    """
+    return max(0.0, job.cap_s - job.seen_s) + GRACE_S
+
+
 def wait(
     ledger: Ledger,
     job_id: str,
     *,
     until: Until,
-    bound_s: float | None,
+    bound_s: float,
     bell: Bell,
     monotonic_s: Callable[[], float],
     driver: Driver,
@@ -64,7 +73,8 @@ def wait(
         ledger: The job's books.
         job_id: The job.
         until: What to wait for; a closed job is as usable as it will ever be.
-        bound_s: Longest wait; None: the job's cap and ``GRACE_S``.
+        bound_s: Longest wait, on the local clock; a call that is under way then, and cannot reach
+            the ledger, ends within the ledger's own limit.
         bell: What wakes before the next tick is due.
         monotonic_s: The local clock.
         driver: See there.
@@ -73,13 +83,10 @@ def wait(
         UnknownJobError: There is no such job.
         StateError: The ledger cannot be read or written, and it is not that it is busy.
     """
-    started_s = monotonic_s()
-    end_s = None if bound_s is None else started_s + bound_s
+    end_s = monotonic_s() + bound_s
     while True:  # ends when reached, stalled, or at end_s
         tick = _tick(ledger, job_id)
         if tick is not None:
-            if end_s is None:
-                end_s = started_s + tick.job.cap_s - tick.job.seen_s + GRACE_S
             driver.each(tick)
             if tick.job.state in (JobState.CLOSED, JobState.FINALISING):
                 driver.finalise()
@@ -88,7 +95,7 @@ def wait(
                 return WaitEnd.REACHED
             if tick.stalled:
                 return WaitEnd.STALLED
-        left_s = (started_s + GRACE_S if end_s is None else end_s) - monotonic_s()
+        left_s = end_s - monotonic_s()
         if left_s <= 0:
             return WaitEnd.BOUND
         bell.wait(min(left_s, BUSY_PAUSE_S if tick is None else TICK_S))

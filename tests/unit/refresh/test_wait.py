@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from proxywell.errors import StoreBusyError
+from proxywell.errors import StoreAwayError
 from proxywell.refresh.books import SubmitAnswer, Tick, Worker
-from proxywell.refresh.wait import GRACE_S, Driver, Until, WaitEnd, wait
+from proxywell.refresh.wait import GRACE_S, Driver, Until, WaitEnd, hard_bound_s, wait
 from tests.contract.ledger_world import JOB, TERMS, Homes, settled
 
 
@@ -15,6 +17,7 @@ class Watch:
         self.homes = homes
         self.ticks: list[Tick] = []
         self.finalised = 0
+        self.monotonic_s: Callable[[], float] = homes.clock
 
     def wait(self, timeout_s: float) -> None:
         self.homes.clock.now_s += timeout_s
@@ -29,13 +32,14 @@ class Watch:
         ledger.fin_commit(JOB, "f", b"{}")
 
     def until(self, until: Until, bound_s: float | None = None) -> WaitEnd:
+        ledger = self.homes.ledgers[0]
         return wait(
-            self.homes.ledgers[0],
+            ledger,
             JOB,
             until=until,
-            bound_s=bound_s,
+            bound_s=hard_bound_s(ledger.status(JOB)) if bound_s is None else bound_s,
             bell=self,
-            monotonic_s=self.homes.clock,
+            monotonic_s=self.monotonic_s,
             driver=Driver(each=self.ticks.append, finalise=self.finalise),
         )
 
@@ -102,13 +106,45 @@ def test_nobody_there_ends_the_wait_as_stalled() -> None:
     assert 1_000 + TERMS.stalled_s < watch.homes.clock.now_s < 1_000 + TERMS.stalled_s + 2
 
 
-def test_a_busy_ledger_is_asked_again_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bound_s", [None, 7.0])
+def test_a_ledger_that_never_answers_ends_the_wait_at_its_bound(
+    monkeypatch: pytest.MonkeyPatch, bound_s: float | None
+) -> None:
     homes = Homes()
     watch = Watch(homes)
+    answer_s = 2.0
 
-    def busy(job_id: str) -> Tick:
-        raise StoreBusyError("busy")
+    def silent(job_id: str) -> Tick:
+        homes.clock.now_s += answer_s
+        raise StoreAwayError("no answer")
 
-    monkeypatch.setattr(homes.ledgers[0], "tick", busy)
+    monkeypatch.setattr(homes.ledgers[0], "tick", silent)
+    assert watch.until(Until.FINALISED, bound_s) is WaitEnd.BOUND
+    longest_s = TERMS.cap_s + GRACE_S if bound_s is None else bound_s
+    assert longest_s <= homes.clock.now_s - 1_000 <= longest_s + answer_s
+    assert watch.ticks == []
+
+
+def test_a_ledger_whose_clock_stands_still_ends_the_wait_at_its_bound() -> None:
+    homes = Homes()
+    watch = Watch(homes)
+    local_s = [0.0]
+
+    def pass_locally(timeout_s: float) -> None:
+        local_s[0] += timeout_s
+
+    watch.wait = pass_locally  # type: ignore[method-assign] # the ledger's own clock stands
+    watch.monotonic_s = lambda: local_s[0]
     assert watch.until(Until.FINALISED) is WaitEnd.BOUND
-    assert homes.clock.now_s == pytest.approx(1_000 + GRACE_S)
+    assert local_s[0] == pytest.approx(TERMS.cap_s + GRACE_S)
+
+
+def test_what_is_left_of_the_cap_bounds_a_wait_that_begins_late() -> None:
+    homes = Homes()
+    homes.clock.now_s += 500
+    homes.tick()
+    left_s = hard_bound_s(homes.ledgers[0].status(JOB))
+    assert left_s <= TERMS.cap_s + GRACE_S
+    homes.clock.now_s += 10
+    homes.tick()
+    assert hard_bound_s(homes.ledgers[0].status(JOB)) == left_s - 10

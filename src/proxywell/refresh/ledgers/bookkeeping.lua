@@ -74,6 +74,9 @@ function rules._arrive()
     if away_s > job.terms.stalled_s then
       rules._skip(away_s)
     end
+  elseif job.state ~= 'done' and away_s < -job.terms.lease_s then
+    books.renew_all(now_s + job.terms.lease_s)
+    rules._skip(away_s)
   end
   job.seen_s = now_s
 end
