@@ -18,6 +18,7 @@ PURE = (
     "refresh/spans.py",
     "refresh/plan.py",
     "refresh/timeline.py",
+    "refresh/tidings.py",
     "refresh/deadline.py",
     "checking/ladder.py",
     "checking/anonymity.py",

@@ -176,12 +176,26 @@ def figures(progress: Progress, per_s: float | None) -> str:
     if progress.given_up:
         parts.append(f"{progress.given_up:,} given up")
     if progress.chunks_planned:
-        parts.append(f"chunks {progress.chunks_done:,}/{progress.chunks_planned:,}")
+        parts.append(_chunks(progress))
     if per_s is not None:
         parts.append(f"{per_s:,.0f}/s")
+    open_chunks = progress.chunks_planned - progress.chunks_done
+    if progress.nodes is not None and progress.nodes != 1 and open_chunks:
+        parts.append(f"{progress.nodes:,} nodes" if progress.nodes else "no worker there")
     if progress.sockets is not None:
         parts.append(f"{progress.sockets:,} sockets")
     return ", ".join(parts) + _ending(progress, per_s)
+
+
+def _chunks(progress: Progress) -> str:
+    """``chunks 30/100 (8 running, 1 rescued)``."""
+    told = [
+        f"{count:,} {word}"
+        for count, word in ((progress.chunks_running, "running"), (progress.rescued, "rescued"))
+        if count
+    ]
+    more = f" ({', '.join(told)})" if told else ""
+    return f"chunks {progress.chunks_done:,}/{progress.chunks_planned:,}{more}"
 
 
 def _ending(progress: Progress, per_s: float | None) -> str:

@@ -14,6 +14,9 @@ class Progress(Struct, frozen=True, kw_only=True):
         given_up: Candidates that will not be checked.
         working: Candidates that work, so far.
         chunks_planned, chunks_done: Leaves of the job's chunks; both 0 where there are none.
+        chunks_running: Of those, how many are being checked.
+        rescued: Attempts that were taken from silent workers.
+        nodes: Mains of workers that are there; None where there is no such thing.
         elapsed_s: Seconds since the start.
         bound_s: Seconds from the start after which the work ends in any case; None if unbounded.
         sockets: Sockets open now; None if not known.
@@ -25,6 +28,9 @@ class Progress(Struct, frozen=True, kw_only=True):
     working: int = 0
     chunks_planned: int = 0
     chunks_done: int = 0
+    chunks_running: int = 0
+    rescued: int = 0
+    nodes: int | None = None
     elapsed_s: float = 0.0
     bound_s: float | None = None
     sockets: int | None = None

@@ -11,9 +11,11 @@ from proxywell.model.progress import Progress
 from proxywell.refresh.books import JobRow, JobState, Tick
 from proxywell.refresh.engines.node import bury
 from proxywell.refresh.finalise import Collector, finalise
+from proxywell.refresh.poison import candidates_at, shown
 from proxywell.refresh.ports import Bell, Engine, Ledger, VerdictSink
+from proxywell.refresh.tidings import tidings
 from proxywell.refresh.wait import Driver, Until, WaitEnd, hard_bound_s, wait
-from proxywell.telemetry.events import ChunkRescued, FinalisationFailed, emit
+from proxywell.telemetry.events import FinalisationFailed, emit
 
 EVENTS_AT_ONCE = 1_000
 LEAVE_COLLECT_S = 2.0  # what an interrupted waiter still hands to the pool
@@ -101,7 +103,7 @@ class Carrier:
         self._collect()
         self._tell_events()
         if self._show is not None:
-            self._show(_progress(tick.job, self._lead_s))
+            self._show(_progress(tick, self._lead_s))
 
     def _nobody_works(self, tick: Tick) -> bool:
         """Whether no main is there, once those are forgotten whose process is gone."""
@@ -136,16 +138,18 @@ class Carrier:
 
     def _tell_events(self) -> None:
         with contextlib.suppress(StoreBusyError):
-            for event in self._ledger.events(self._job_id, self._events, EVENTS_AT_ONCE):
-                self._events = event.seq
-                if event.kind == "rescued" and event.chunk_id is not None:
-                    attempt = int(event.facts.get("attempt", 0))
-                    emit(
-                        ChunkRescued(job_id=self._job_id, chunk_id=event.chunk_id, attempt=attempt)
-                    )
+            events = self._ledger.events(self._job_id, self._events, EVENTS_AT_ONCE)
+            for remark in tidings(self._job_id, events, whose=self._whose):
+                emit(remark)
+            self._events = events[-1].seq if events else self._events
+
+    def _whose(self, item: int) -> str:
+        found = candidates_at(self._ledger, self._job_id, [item])
+        return shown(found[0]) if found else f"number {item}"
 
 
-def _progress(job: JobRow, lead_s: float) -> Progress:
+def _progress(tick: Tick, lead_s: float) -> Progress:
+    job = tick.job
     return Progress(
         planned=job.items,
         checked=job.checked,
@@ -153,6 +157,9 @@ def _progress(job: JobRow, lead_s: float) -> Progress:
         working=job.working,
         chunks_planned=job.chunks,
         chunks_done=job.chunks_done + job.chunks_given_up,
+        chunks_running=job.running,
+        rescued=job.rescued,
+        nodes=tick.nodes,
         elapsed_s=job.seen_s - job.created_s + lead_s,
         bound_s=job.terms.cap_s + lead_s,
     )

@@ -216,13 +216,69 @@ class JobLeftOpen(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChunkRescued(Event):
-    """Chunk {chunk_id} of job {job_id} lost its worker in attempt {attempt}; another one tries."""
+    """Chunk {chunk_id} was rescued from a silent worker (attempt {attempt}); it runs again."""
 
     name = "refresh.chunk_rescued"
     level = logging.WARNING
     job_id: str
     chunk_id: int
     attempt: int  # the attempt that was lost, from 1
+    node: str  # host and process of the worker's main
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunksRescued(Event):
+    """{chunks} chunks were rescued from silent workers; they run again."""
+
+    name = "refresh.chunks_rescued"
+    level = logging.WARNING
+    job_id: str
+    chunks: int  # at one look
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkSplit(Event):
+    """Chunk {chunk_id} ended its workers: cut into {parts} parts to find the candidate."""
+
+    name = "refresh.chunk_split"
+    level = logging.WARNING
+    job_id: str
+    chunk_id: int
+    parts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkGivenUp(Event):
+    """Chunk {chunk_id} was given up with {candidates} candidates unchecked: {reason}."""
+
+    name = "refresh.chunk_given_up"
+    level = logging.WARNING
+    job_id: str
+    chunk_id: int
+    candidates: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunksGivenUp(Event):
+    """{chunks} chunks were given up with {candidates} candidates unchecked."""
+
+    name = "refresh.chunks_given_up"
+    level = logging.WARNING
+    job_id: str
+    chunks: int  # at one look
+    candidates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoisonFound(Event):
+    """Candidate {endpoint} ends whoever checks it: given up alone, the others go on."""
+
+    name = "refresh.poison_found"
+    level = logging.WARNING
+    job_id: str
+    chunk_id: int
+    endpoint: str  # a URL without credentials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

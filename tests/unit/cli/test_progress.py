@@ -33,6 +33,16 @@ def at(elapsed_s: float, checked: int, *, planned: int | None = 1_000) -> Progre
                   chunks_done=30, elapsed_s=12, bound_s=600, sockets=1_998), 1_930.4,
          ("12,340/40,000 checked, 57 working, 60 given up, chunks 30/100, 1,930/s, 1,998 sockets, "
          "about 0:14 left (at most 9:48)")),
+        (Progress(planned=40_000, checked=900, working=57, chunks_planned=100, chunks_done=30,
+                  chunks_running=8, rescued=1, nodes=3, elapsed_s=1), 1_930.4,
+         ("900/40,000 checked, 57 working, chunks 30/100 (8 running, 1 rescued), 1,930/s, "
+          "3 nodes, about 0:20 left")),
+        (Progress(planned=900, chunks_planned=9, nodes=0, bound_s=600), None,
+         "0/900 checked, 0 working, chunks 0/9, no worker there, at most 10:00 left"),
+        (Progress(planned=900, checked=900, chunks_planned=9, chunks_done=9, nodes=0), None,
+         "900/900 checked, 0 working, chunks 9/9"),
+        (Progress(planned=900, chunks_planned=9, chunks_running=1, nodes=1), None,
+         "0/900 checked, 0 working, chunks 0/9 (1 running)"),
         (Progress(planned=10), None, "0/10 checked, 0 working"),
         (Progress(planned=10, bound_s=60), None, "0/10 checked, 0 working, at most 1:00 left"),
         (Progress(planned=1_000, bound_s=60), 1.0,
