@@ -41,7 +41,8 @@ from proxywell.refresh.report import Dossier, dossier_of, outcome_of, report_of
 from proxywell.refresh.shift import ShiftTerms
 from proxywell.refresh.timeline import Chronicle, Timeline, events_of, since_asked, with_the_end
 from proxywell.refresh.wait import Until, WaitEnd
-from proxywell.telemetry.events import Event, JobCreated, JobLeftOpen, PoisonLeftOut, emit
+from proxywell.telemetry.events import Event, JobCreated, JobLeftOpen, emit
+from proxywell.telemetry.losses import PoisonLeftOut
 
 FINAL_S = 30.0  # to finalise a job that was just closed by us
 

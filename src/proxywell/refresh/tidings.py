@@ -8,13 +8,13 @@ from typing import Final
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import LedgerEvent
 from proxywell.refresh.timeline import shown_node
-from proxywell.telemetry.events import (
+from proxywell.telemetry.events import Event
+from proxywell.telemetry.losses import (
     ChunkGivenUp,
     ChunkRescued,
     ChunksGivenUp,
     ChunkSplit,
     ChunksRescued,
-    Event,
     PoisonFound,
 )
 
