@@ -9,14 +9,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 
+from proxywell.config.schema import RefreshSettings
 from proxywell.errors import NoJudgeError
 from proxywell.model.candidate import Candidate
 from proxywell.model.endpoint import Endpoint, Protocol
 from proxywell.model.failure import Blame, FailureKind
 from proxywell.model.report import PoolChange
 from proxywell.model.verdict import CheckState, CheckStep, Verdict
-from proxywell.refresh.ports import CandidateChecker, Running
+from proxywell.refresh.engines.local import LocalKind
+from proxywell.refresh.ports import CandidateChecker, Running, VerdictSink
+from proxywell.refresh.run import RefreshRoom
 
 _APPEND = os.O_APPEND | os.O_CREAT | os.O_WRONLY
 
@@ -78,6 +82,12 @@ class Habits:
 
     def factory(self) -> Callable[[], AbstractAsyncContextManager[CandidateChecker]]:
         return partial(fake_checker, self)
+
+    def room(
+        self, state: Path, settings: RefreshSettings, sink: VerdictSink, *, workers: int = 1
+    ) -> RefreshRoom:
+        kind = LocalKind(state, settings, make_checker=self.factory(), workers=workers)
+        return RefreshRoom(state, settings, sink=sink, kind=kind, workers=workers)
 
 
 class _Handle:

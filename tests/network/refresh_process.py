@@ -12,7 +12,6 @@ from pathlib import Path
 from proxywell.config.schema import PoolSettings, RefreshSettings
 from proxywell.pool.pool import Pool
 from proxywell.refresh.report import Dossier
-from proxywell.refresh.run import RefreshRoom
 from tests.network.refresh_fakes import Habits, candidates
 
 SETTINGS = RefreshSettings(lease_s=2.0, beat_s=0.3)
@@ -23,13 +22,7 @@ def main(state: str, count: str, workers: str, log: str, sockets: str) -> None:
     habits = Habits(delay_s=0.02, sockets=int(sockets), log=log)
     with (
         Pool.open(Path(state), PoolSettings()) as pool,
-        RefreshRoom(
-            Path(state),
-            SETTINGS,
-            sink=pool,
-            make_checker=habits.factory(),
-            workers=int(workers),
-        ) as room,
+        habits.room(Path(state), SETTINGS, pool, workers=int(workers)) as room,
     ):
         job_id = room.create(candidates(int(count)), Dossier(), size=CHUNK)
         sys.stdout.write(f"{job_id}\n")

@@ -38,7 +38,9 @@ def job_id() -> str:
 
 
 @contextmanager
-def looking_room(settings: Settings, state_dir: Path, job_id: str) -> Iterator[RefreshRoom]:
+def looking_room(
+    settings: Settings, state_dir: Path, job_id: str, *, work: bool = True
+) -> Iterator[RefreshRoom]:
     with RefreshRoom(state_dir, settings.refresh, sink=FakePool()) as room:
         yield room
 

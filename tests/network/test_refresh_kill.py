@@ -21,7 +21,6 @@ from proxywell.refresh.holding import candidates_of
 from proxywell.refresh.ledgers.sqlite import SqliteLedger, open_ledger
 from proxywell.refresh.ledgers.sqlite_rows import SqliteBooks
 from proxywell.refresh.report import Dossier
-from proxywell.refresh.run import RefreshRoom
 from proxywell.refresh.spans import items_of
 from tests.network.refresh_fakes import FakePool, Habits, candidates, number
 from tests.network.refresh_process import CHUNK, SETTINGS
@@ -75,9 +74,7 @@ def resume(state: Path, job_id: str, log: Path | None = None, workers: int = 1) 
     habits = Habits(delay_s=0.001, sockets=500, log=None if log is None else str(log))
     with (
         Pool.open(state, PoolSettings()) as pool,
-        RefreshRoom(
-            state, SETTINGS, sink=pool, make_checker=habits.factory(), workers=workers
-        ) as room,
+        habits.room(state, SETTINGS, pool, workers=workers) as room,
     ):
         return room.wait_for(job_id, bound_s=60)
 
@@ -184,9 +181,7 @@ class Run:
     """A job with two child workers, carried by a thread of this process."""
 
     def __init__(self, state: Path, habits: Habits, *, count: int = COUNT) -> None:
-        self.room = RefreshRoom(
-            state, SETTINGS, sink=FakePool(), make_checker=habits.factory(), workers=2
-        )
+        self.room = habits.room(state, SETTINGS, FakePool(), workers=2)
         self.job_id = self.room.create(candidates(count), Dossier(), size=CHUNK)
         self.report: RefreshReport | None = None
         self.thread = threading.Thread(target=self._carry)

@@ -38,7 +38,7 @@ def room(
     workers: int = 1,
     settings: RefreshSettings = QUICK,
 ) -> RefreshRoom:
-    return RefreshRoom(state, settings, sink=pool, make_checker=habits.factory(), workers=workers)
+    return habits.room(state, settings, pool, workers=workers)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -28,6 +28,7 @@ from proxywell.net.guard import Guard, canonical_address
 from proxywell.net.loop import run
 from proxywell.pool.lookup import endpoint_of
 from proxywell.pool.pool import Pool
+from proxywell.refresh.engines.local import LocalKind
 from proxywell.refresh.report import Dossier
 from proxywell.refresh.run import RefreshRoom
 from proxywell.sources.catalog import SourceSpec
@@ -223,9 +224,14 @@ def check_in_processes(
             Path(place),
             settings.refresh,
             sink=_Teller(tell),
-            make_checker=partial(open_checker, settings, protocol=protocol),
+            kind=LocalKind(
+                Path(place),
+                settings.refresh,
+                make_checker=partial(open_checker, settings, protocol=protocol),
+                workers=workers,
+                prepare_child=as_we_remark(settings),
+            ),
             workers=workers,
-            prepare_child=as_we_remark(settings),
             announce=lambda _event: None,
         ) as room,
     ):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from proxywell.app.checkers import (
-    as_we_remark,
-    must_be_sound,
-    must_have_read,
-    open_checker,
-    read_candidates,
+from proxywell.app.checkers import must_be_sound, must_have_read, read_candidates
+from proxywell.app.engines import (
+    CELERY,
+    LOCAL,
+    engine_kind,
+    engine_that_goes_on,
+    engine_to_end,
 )
 from proxywell.config.schema import (
     CheckingSettings,
@@ -34,6 +34,7 @@ from proxywell.model.report import Outcome, RefreshReport
 from proxywell.net.loop import run
 from proxywell.pool.pool import Pool
 from proxywell.refresh.intents import Intents
+from proxywell.refresh.ports import EngineKind
 from proxywell.refresh.report import Dossier, dossier_of
 from proxywell.refresh.run import RefreshRoom
 from proxywell.refresh.wait import Until
@@ -52,13 +53,15 @@ class RefreshWish(Struct, frozen=True, kw_only=True):
     """What one refresh is asked for beside the settings.
 
     Attributes:
-        workers: Processes that check; 1 checks in this process.
+        engine: ``local`` or ``celery``.
+        workers: Processes that check; 1 checks in this process, with the local engine.
         until: Return when this is reached.
         want: Stop as soon as so many work.
         limit: Check at most so many candidates, the likeliest.
         deadline_s: Close the job after so many seconds; None: by the formula.
     """
 
+    engine: str = LOCAL
     workers: int = 1
     until: Until = Until.FINALISED
     want: int | None = None
@@ -72,7 +75,7 @@ def refresh(
     wish: RefreshWish,
     show: Callable[[Progress], None] | None = None,
 ) -> RefreshReport:
-    """Run one refresh job from reading sources to finalisation, on the local engine.
+    """Run one refresh job from reading sources to finalisation, on either engine.
 
     Args:
         settings: All settings; ``sources.lists`` replaces the catalogue.
@@ -95,7 +98,10 @@ def refresh(
     must_be_sound(settings)
     with Pool.open(state_dir, settings.pool) as pool:
         sink = _sink(pool, YieldBook(state_dir / SOURCES_DIR))
-        with _room(settings, state_dir, sink, wish.workers) as room:
+        with (
+            _kind_of(wish, settings, state_dir) as kind,
+            _room(settings, state_dir, sink, kind, wish.workers) as room,
+        ):
             job_id = room.new_job_id()
             intents = Intents(state_dir)
             intents.keep(job_id, _encode(_intent(settings, wish)))
@@ -117,13 +123,16 @@ def refresh(
 
 
 @contextmanager
-def job_room(settings: Settings, state_dir: Path, job_id: str) -> Iterator[RefreshRoom]:
-    """The refresh room as the job was started: its judges, its checker, its workers.
+def job_room(
+    settings: Settings, state_dir: Path, job_id: str, *, work: bool = True
+) -> Iterator[RefreshRoom]:
+    """The refresh room as the job was started: its judges, its checker, its engine, its workers.
 
     Args:
         settings: Of this call; what matters to checking is taken from the job.
         state_dir: Home of ledger and pool.
         job_id: The job.
+        work: Bring up what it takes to go on with the job; else only to end it.
 
     Raises:
         UnknownJobError: There is no such job.
@@ -131,13 +140,40 @@ def job_room(settings: Settings, state_dir: Path, job_id: str) -> Iterator[Refre
     """
     with Pool.open(state_dir, settings.pool) as pool:
         _begin_what_was_named(settings, state_dir, pool, job_id)
-        with RefreshRoom(state_dir, settings.refresh, sink=pool) as looking:
-            dossier = looking.dossier(job_id)
+        dossier = _dossier(settings, state_dir, job_id)
         as_started = _as_started(settings, dossier)
         sink = _sink(pool, YieldBook(state_dir / SOURCES_DIR))
         sink.saw_lists(dossier.sources)
-        with _room(as_started, state_dir, sink, dossier.workers) as room:
+        with (
+            _to_go_on(dossier, as_started, state_dir, work=work) as kind,
+            _room(as_started, state_dir, sink, kind, dossier.workers) as room,
+        ):
             yield room
+
+
+def _dossier(settings: Settings, state_dir: Path, job_id: str) -> Dossier:
+    with RefreshRoom(state_dir, settings.refresh, sink=None) as looking:
+        return looking.dossier(job_id)
+
+
+@contextmanager
+def _kind_of(wish: RefreshWish, settings: Settings, state_dir: Path) -> Iterator[EngineKind]:
+    if wish.engine == CELERY and wish.until is Until.USABLE:
+        yield engine_that_goes_on(settings, state_dir)
+        return
+    with engine_kind(wish.engine, settings, state_dir, workers=wish.workers) as kind:
+        yield kind
+
+
+@contextmanager
+def _to_go_on(
+    dossier: Dossier, settings: Settings, state_dir: Path, *, work: bool
+) -> Iterator[EngineKind]:
+    if not work:
+        yield engine_to_end(dossier.engine, settings, state_dir)
+        return
+    with engine_kind(dossier.engine, settings, state_dir, workers=dossier.workers) as kind:
+        yield kind
 
 
 def as_job_was_started(settings: Settings, spec: bytes) -> Settings:
@@ -178,7 +214,10 @@ def _begin_what_was_named(settings: Settings, state_dir: Path, pool: Pool, job_i
         refresh=intent.refresh,
     )
     sink = _sink(pool, YieldBook(state_dir / SOURCES_DIR))
-    with _room(as_asked, state_dir, sink, intent.wish.workers) as room:
+    with (
+        _kind_of(intent.wish, as_asked, state_dir) as kind,
+        _room(as_asked, state_dir, sink, kind, intent.wish.workers) as room,
+    ):
         if job_id in {job.job_id for job in room.jobs()}:
             intents.drop(job_id)
         else:
@@ -275,15 +314,10 @@ def _sink(pool: Pool, book: YieldBook) -> HarvestingSink:
     return HarvestingSink(pool, book, known=pool.standing().keys(), clock=_CLOCK)
 
 
-def _room(settings: Settings, state_dir: Path, sink: HarvestingSink, workers: int) -> RefreshRoom:
-    return RefreshRoom(
-        state_dir,
-        settings.refresh,
-        sink=sink,
-        make_checker=partial(open_checker, settings),
-        workers=workers,
-        prepare_child=as_we_remark(settings),
-    )
+def _room(
+    settings: Settings, state_dir: Path, sink: HarvestingSink, kind: EngineKind, workers: int
+) -> RefreshRoom:
+    return RefreshRoom(state_dir, settings.refresh, sink=sink, kind=kind, workers=workers)
 
 
 def _standing(pool: Pool, candidates: Sequence[Candidate]) -> dict[Endpoint, float]:

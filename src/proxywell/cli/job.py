@@ -112,7 +112,7 @@ def cancel(settings: Settings, state_dir: Path, job_id: str, output: Output) -> 
 
     A job that is over already is only reported. Exit status: 0 cancelled, or over already.
     """
-    with _working(settings, state_dir, job_id) as room:
+    with _working(settings, state_dir, job_id, work=False) as room:
         report = room.cancel(job_id)
     show_object(report, output, funnel.in_words)
 
@@ -128,14 +128,14 @@ def _looking(settings: RefreshSettings, state_dir: Path) -> Iterator[RefreshRoom
 
 
 def _working(
-    settings: Settings, state_dir: Path, job_id: str
+    settings: Settings, state_dir: Path, job_id: str, *, work: bool = True
 ) -> AbstractContextManager[RefreshRoom]:
     """A room with pool and checker, as the job that it is for was started."""
     if not (state_dir / FILE_NAME).exists():
         raise unknown_job(job_id, ())
     from proxywell import app
 
-    return app.job_room(settings, state_dir, job_id)
+    return app.job_room(settings, state_dir, job_id, work=work)
 
 
 def _line(report: RefreshReport) -> _Line:

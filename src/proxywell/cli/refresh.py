@@ -15,6 +15,7 @@ from proxywell.cli.progress import progress_bar
 from proxywell.config.schema import Settings
 from proxywell.errors import UsageError
 from proxywell.model.report import Outcome, RefreshReport
+from proxywell.refresh.wait import Until
 
 
 @click.command()
@@ -22,10 +23,10 @@ from proxywell.model.report import Outcome, RefreshReport
 @setting_flag("--judge", "judges", metavar="KIND:URL")
 @click.option(
     "--engine",
-    type=click.Choice(["local"]),
+    type=click.Choice(["local", "celery"]),
     default="local",
     show_default=True,
-    help="What carries chunks to workers.",
+    help="This process, or Celery on a Redis: that of redis.url, or a private one.",
 )
 @click.option(
     "--workers",
@@ -61,7 +62,8 @@ def refresh(
     deadline_s: float | None,
     limit: int | None,
     output: Output,
-    **_only_local: Any,
+    engine: str,
+    **_in_settings: Any,
 ) -> None:
     """Refresh the pool once, and account for every candidate.
 
@@ -69,14 +71,21 @@ def refresh(
     failed, 2 wrong use or an input that is not there, 3 some given up, 4 nothing done,
     130 interrupted (the job is kept; `proxywell job wait ID` goes on with it).
     """
-    if until == "usable":
+    if until == "usable" and engine == "local":
         raise UsageError(
             "--wait usable: with the local engine the job would end with this command; "
             "use --want N to stop as soon as N work"
         )
     from proxywell import app
 
-    wish = app.RefreshWish(workers=workers, want=want, limit=limit, deadline_s=deadline_s)
+    wish = app.RefreshWish(
+        engine=engine,
+        workers=workers,
+        until=Until(until),
+        want=want,
+        limit=limit,
+        deadline_s=deadline_s,
+    )
     with progress_bar() as view:
         report = app.refresh(settings, state_dir, wish, show=view.update)
     show_object(report, output, funnel.in_words)

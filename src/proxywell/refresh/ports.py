@@ -275,6 +275,28 @@ class LoopBell(Bell, Protocol):
         ...
 
 
+class EngineKind(Protocol):
+    """How jobs of one kind are kept, carried to workers, and waited for.
+
+    Attributes:
+        name: As it stands in the report: ``local`` or ``celery``.
+    """
+
+    name: str
+
+    def open_ledger(self) -> Ledger:
+        """A connection to the books, as a waiter uses them; for the calling thread."""
+        ...
+
+    def engine(self, job: JobRow) -> Engine | None:
+        """What carries this job's chunks; None: this process only looks."""
+        ...
+
+    def bell(self, job_id: str) -> Bell:
+        """What wakes a waiter for this job."""
+        ...
+
+
 class Engine(Protocol):
     """What carries chunks to workers."""
 

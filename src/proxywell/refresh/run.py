@@ -26,19 +26,16 @@ from proxywell.model.report import (
     RefusalReason,
     VerdictCounts,
 )
-from proxywell.refresh.bell import DatagramBell, Role
 from proxywell.refresh.books import JobRow, JobState, Terms
 from proxywell.refresh.carry import Carrier
 from proxywell.refresh.deadline import floor_s
-from proxywell.refresh.engines.local import LocalEngine
-from proxywell.refresh.engines.worker import CheckerFactory
+from proxywell.refresh.engines.local import LocalKind
 from proxywell.refresh.finalise import Collector, Summary
-from proxywell.refresh.ledgers.sqlite import boot_clock_s, boot_id, open_ledger
+from proxywell.refresh.ledgers.sqlite import boot_clock_s, boot_id
 from proxywell.refresh.plan import blocks, chunk_size, put_likely_first
 from proxywell.refresh.poison import PoisonMemory, given_up_as_poison, leave_out, shown
-from proxywell.refresh.ports import Ledger, NewJob, VerdictSink
+from proxywell.refresh.ports import EngineKind, Ledger, NewJob, VerdictSink
 from proxywell.refresh.report import Dossier, dossier_of, outcome_of, report_of
-from proxywell.refresh.shift import ShiftTerms
 from proxywell.refresh.timeline import Chronicle, Timeline, events_of, since_asked, with_the_end
 from proxywell.refresh.wait import Until, WaitEnd
 from proxywell.telemetry.events import Event, JobCreated, JobLeftOpen, emit
@@ -57,10 +54,9 @@ class RefreshRoom:
         state_dir: Where ``ledger.sqlite`` lives; made if it is missing.
         settings: How jobs are cut, leased and bounded.
         sink: The pool, where verdicts go; None: this process only looks.
-        make_checker: Makes the checker of one worker, inside its loop; picklable for more
-            than one worker. None: this process only looks, it never works.
-        workers: Processes that check; 1 checks in this process, on a thread.
-        prepare_child: What a child process does first (where its remarks go, ...); picklable.
+        kind: How jobs are kept, carried and waited for; None: they are kept in the state
+            directory, and this process only looks.
+        workers: Processes that check; decides how large the chunks of a new job are.
         clock: The time, for people.
         announce: Gets the events about a job's beginning, and about one that is left open.
 
@@ -74,9 +70,8 @@ class RefreshRoom:
         settings: RefreshSettings,
         *,
         sink: VerdictSink | None,
-        make_checker: CheckerFactory | None = None,
+        kind: EngineKind | None = None,
         workers: int = 1,
-        prepare_child: Callable[[], None] | None = None,
         clock: Clock | None = None,
         announce: Callable[[Event], None] = emit,
     ) -> None:
@@ -84,11 +79,10 @@ class RefreshRoom:
         self._announce = announce
         self._settings = settings
         self._sink = sink
-        self._make_checker = make_checker
+        self._kind: EngineKind = LocalKind(state_dir, settings) if kind is None else kind
         self._workers = workers
-        self._prepare_child = prepare_child
         self._clock = clock or SystemClock()
-        self._ledger: Ledger = open_ledger(state_dir)
+        self._ledger: Ledger = self._kind.open_ledger()
 
     def __enter__(self) -> RefreshRoom:
         return self
@@ -151,7 +145,9 @@ class RefreshRoom:
             deadline_s=deadline_s,
         )
         counts = replace(dossier.candidates, planned=planned, refused=refused)
-        spec = _encode(replace(dossier, candidates=counts, workers=self._workers))
+        spec = _encode(
+            replace(dossier, engine=self._kind.name, candidates=counts, workers=self._workers)
+        )
         job_id = job_id or self.new_job_id()
         job = NewJob(job_id, planned, terms, spec, now_s)
         while not self._ledger.create(job, blocks(candidates, terms.chunk_size)):
@@ -305,22 +301,12 @@ class RefreshRoom:
     ) -> Carrier:
         assert self._sink is not None, "a room that only looks was asked to wait"
         job = self._ledger.status(job_id)
-        engine = None
-        if work and self._make_checker is not None and job.state is JobState.OPEN:
-            engine = LocalEngine(
-                job_id,
-                self._state_dir,
-                make_checker=self._make_checker,
-                workers=self._workers,
-                terms=ShiftTerms(self._settings.beat_s, self._settings.shift_s),
-                lease_s=job.terms.lease_s,
-                prepare_child=self._prepare_child,
-            )
+        engine = self._kind.engine(job) if work and job.state is JobState.OPEN else None
         return Carrier(
             job,
             self._ledger,
             sink=self._sink,
-            bell=DatagramBell(self._state_dir, Role.WAITER),
+            bell=self._kind.bell(job_id),
             engine=engine,
             lead_s=self.dossier(job_id).lead_s,
             show=show,

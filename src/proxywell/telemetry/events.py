@@ -247,6 +247,45 @@ class WorkerCannotCheck(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSilent(Event):
+    """Job {job_id} waits for its server ({reason}); what was reported so far is kept."""
+
+    name = "refresh.server_silent"
+    level = logging.WARNING
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerBack(Event):
+    """The server of job {job_id} answers again."""
+
+    name = "refresh.server_back"
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobGivenAgain(Event):
+    """The server had lost job {job_id}; it has it again (epoch {epoch}), {missing} to check."""
+
+    name = "refresh.job_given_again"
+    level = logging.WARNING
+    job_id: str
+    epoch: int
+    missing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobCameHome(Event):
+    """Job {job_id} ends here, without its server: {reason}."""
+
+    name = "refresh.job_came_home"
+    level = logging.WARNING
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DoorbellIgnored(Event):
     """A doorbell was ignored: {reason}."""
 

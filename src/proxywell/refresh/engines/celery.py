@@ -10,6 +10,8 @@ import contextlib
 import ssl
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,8 +19,13 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from proxywell.errors import StateError
+from proxywell.refresh.books import JobRow
+from proxywell.refresh.ledgers.journal import open_journal
+from proxywell.refresh.ledgers.journaled import JournaledLedger
+from proxywell.refresh.ledgers.redis import RedisLedger
 from proxywell.refresh.ledgers.redis_address import TLS, UNIX, RedisAddress
 from proxywell.refresh.ledgers.redis_link import Link
+from proxywell.refresh.ports import Bell, Engine, Ledger
 from proxywell.telemetry.events import DoorbellsLost, emit
 
 DOORBELL: Final = "proxywell.refresh.doorbell"
@@ -75,6 +82,44 @@ def doorbell_app(address: RedisAddress) -> Celery:
     return app
 
 
+class CeleryKind:
+    """Jobs that live on a Redis server and are worked on by whoever hears doorbells there.
+
+    Args:
+        address: The server.
+        state_dir: Where the waiter's journal is.
+        failure: Says why nobody can go on; asked at every look. None: others look after that.
+    """
+
+    name = "celery"
+
+    def __init__(
+        self,
+        address: RedisAddress,
+        state_dir: Path,
+        failure: Callable[[], BaseException | None] = lambda: None,
+    ) -> None:
+        self._address = address
+        self._state_dir = state_dir
+        self._failure = failure
+
+    def open_ledger(self) -> Ledger:
+        """See ``EngineKind``; the server is not asked yet.
+
+        Raises:
+            StateError: The state directory or its ledger cannot be made, read or written.
+        """
+        return JournaledLedger(RedisLedger(self._address), open_journal(self._state_dir))
+
+    def engine(self, job: JobRow) -> Engine | None:
+        """See ``EngineKind``."""
+        return CeleryEngine(job.job_id, self._address, self._failure)
+
+    def bell(self, job_id: str) -> Bell:
+        """See ``EngineKind``."""
+        return RedisBell(self._address, RedisLedger(self._address).events_key(job_id))
+
+
 class CeleryEngine:
     """Rings for one job; whoever hears it works. See ``refresh.ports.Engine``.
 
@@ -84,11 +129,18 @@ class CeleryEngine:
     Args:
         job_id: The job.
         address: Where the queue is.
+        failure: Says why nobody can go on; None while somebody can, or may come.
     """
 
-    def __init__(self, job_id: str, address: RedisAddress) -> None:
+    def __init__(
+        self,
+        job_id: str,
+        address: RedisAddress,
+        failure: Callable[[], BaseException | None] = lambda: None,
+    ) -> None:
         self._job_id = job_id
         self._address = address
+        self._failure = failure
         self._owed = 0
         self._news = threading.Condition()
         self._over = False
@@ -109,8 +161,8 @@ class CeleryEngine:
             self._news.notify()
 
     def failure(self) -> BaseException | None:
-        """None: workers come and go, and others may come."""
-        return None
+        """Why nobody can go on; None while somebody can: workers come and go."""
+        return self._failure()
 
     def stop(self) -> None:
         """Stop ringing; workers go on by themselves. Works twice."""

@@ -16,14 +16,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from proxywell.config.schema import RefreshSettings
 from proxywell.errors import ProxywellError
 from proxywell.net.loop import run
 from proxywell.refresh.bell import DatagramBell, Role
-from proxywell.refresh.books import Worker
+from proxywell.refresh.books import JobRow, Worker
 from proxywell.refresh.engines.node import Pulse, node_name
 from proxywell.refresh.engines.worker import CheckerFactory, Post, child_main, work
 from proxywell.refresh.ledgers.sqlite import open_ledger
-from proxywell.refresh.ports import Ledger
+from proxywell.refresh.ports import Bell, Engine, Ledger
 from proxywell.refresh.shift import ShiftTerms
 from proxywell.telemetry.events import WorkerEnded, emit
 
@@ -43,6 +44,62 @@ class WorkerFailedError(ProxywellError):
     def __init__(self, sentence: str, exit_status: int = 1) -> None:
         super().__init__(sentence)
         self.exit_status = exit_status  # type: ignore[misc] # as the child's error had it
+
+
+class LocalKind:
+    """Jobs that live in a state directory and are worked on by this process.
+
+    Args:
+        state_dir: Where ``ledger.sqlite`` is; made if it is missing.
+        settings: Beats and shifts.
+        make_checker: Makes the checker of one worker, inside its loop; picklable for more than
+            one worker. None: this process only looks, it never works.
+        workers: Processes that check; 1 checks in this process, on a thread.
+        prepare_child: What a child process does first (where its remarks go, ...); picklable.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        state_dir: Path,
+        settings: RefreshSettings,
+        *,
+        make_checker: CheckerFactory | None = None,
+        workers: int = 1,
+        prepare_child: Callable[[], None] | None = None,
+    ) -> None:
+        self._state_dir = state_dir
+        self._terms = ShiftTerms(settings.beat_s, settings.shift_s)
+        self._make_checker = make_checker
+        self._workers = workers
+        self._prepare_child = prepare_child
+
+    def open_ledger(self) -> Ledger:
+        """See ``EngineKind``.
+
+        Raises:
+            StateError: The directory or its ledger cannot be made, read or written.
+        """
+        return open_ledger(self._state_dir)
+
+    def engine(self, job: JobRow) -> Engine | None:
+        """See ``EngineKind``."""
+        if self._make_checker is None:
+            return None
+        return LocalEngine(
+            job.job_id,
+            self._state_dir,
+            make_checker=self._make_checker,
+            workers=self._workers,
+            terms=self._terms,
+            lease_s=job.terms.lease_s,
+            prepare_child=self._prepare_child,
+        )
+
+    def bell(self, job_id: str) -> Bell:
+        """See ``EngineKind``."""
+        return DatagramBell(self._state_dir, Role.WAITER)
 
 
 class LocalEngine:

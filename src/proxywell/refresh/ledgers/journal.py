@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 from proxywell.refresh.bookkeeping import move_instants
 from proxywell.refresh.books import ChunkRow, ChunkState, JobRow, JobState, LedgerEvent, Part
 from proxywell.refresh.holding import candidates_of
-from proxywell.refresh.ledgers.sqlite import SqliteLedger
+from proxywell.refresh.ledgers.sqlite import SqliteLedger, ledger_file
 from proxywell.refresh.ledgers.sqlite_rows import INSERT_CHUNK, columns
 from proxywell.refresh.packing import unpack_verdicts
 from proxywell.refresh.ports import Block, NewJob
@@ -96,6 +97,7 @@ class Journal(SqliteLedger):
         read: Cursor,
         parts: Sequence[Part] = (),
         events: Sequence[LedgerEvent] = (),
+        summary: bytes | None = None,
     ) -> JobRow | None:
         """Take in what was read on the server, in one step.
 
@@ -104,6 +106,7 @@ class Journal(SqliteLedger):
             read: The cursor behind which it was read.
             parts: What was settled.
             events: What happened.
+            summary: What a finalisation kept there.
 
         Returns:
             The line as it is kept: instants on our clock, sequence numbers ours. None, and nothing
@@ -151,6 +154,8 @@ class Journal(SqliteLedger):
                 kept.usable_s = before.usable_s or kept.usable_s
                 kept.first_working_s = before.first_working_s or kept.first_working_s
             self._put_line(kept)
+            if summary is not None:
+                self._keep_summary(job_id, summary)
         return kept
 
     def next_epoch(self, job_id: str, lost: int) -> NewJob | None:
@@ -301,6 +306,15 @@ class Journal(SqliteLedger):
             (job_id,),
         ).fetchone()
         return int(row[0] or 0)
+
+
+def open_journal(state_dir: Path) -> Journal:
+    """Open the journal of a state directory, creating both where they are missing.
+
+    Raises:
+        StateError: The directory or file cannot be made, read or written.
+    """
+    return Journal(ledger_file(state_dir))
 
 
 def _pairs(rows: Iterable[tuple[bytes]]) -> Iterator[tuple[int, int]]:

@@ -35,6 +35,7 @@ from proxywell.refresh.books import (
 from proxywell.refresh.ledgers.journal import Cursor, Journal, mark
 from proxywell.refresh.ports import Block, Ledger, NewJob
 from proxywell.refresh.spans import Spans, count
+from proxywell.telemetry.events import JobCameHome, JobGivenAgain, ServerBack, ServerSilent, emit
 
 PULLED_AT_ONCE: Final = 100
 _WHY_OF_ITEMS: Final = {
@@ -52,19 +53,12 @@ class JournaledLedger:
     Args:
         home: Where the job's books are; its calls may raise StoreBusyError at any time.
         journal: Of the state directory.
-        recreated: Told of a job that was created again, and in which epoch.
     """
 
-    def __init__(
-        self,
-        home: Ledger,
-        journal: Journal,
-        *,
-        recreated: Callable[[str, int], None] = lambda _job_id, _epoch: None,
-    ) -> None:
+    def __init__(self, home: Ledger, journal: Journal) -> None:
         self._home = home
         self._journal = journal
-        self._recreated = recreated
+        self._told = _Outage()
 
     def create(self, job: NewJob, blocks: Iterable[Block]) -> bool:
         """Write the journal, then the server; one that is away gets the job at the next tick."""
@@ -79,6 +73,15 @@ class JournaledLedger:
         cursor = self._away(job_id)
         if cursor is None:
             return self._journal.tick(job_id)
+        try:
+            tick = self._tick(job_id, cursor)
+        except StoreBusyError as error:
+            self._told.silence(job_id, str(error))
+            raise
+        self._told.answer(job_id)
+        return tick
+
+    def _tick(self, job_id: str, cursor: Cursor) -> Tick:
         try:
             tick = self._home.tick(job_id)
             line = self._pull(tick.job)
@@ -99,6 +102,7 @@ class JournaledLedger:
                 return self._home.cancel(job_id, items_why, why, detail)
             except (StoreBusyError, UnknownJobError) as error:
                 self._journal.come_home(job_id, told=isinstance(error, UnknownJobError))
+                emit(JobCameHome(job_id=job_id, reason=str(error)))
         return self._journal.cancel(job_id, items_why, why, detail)
 
     def fin_claim(self, job_id: str, token: str) -> FinAnswer:
@@ -281,7 +285,13 @@ class JournaledLedger:
             events: list[LedgerEvent] = []
             if line.events > cursor.event:
                 events = self._home.events(job_id, cursor.event, PULLED_AT_ONCE)
-            kept = self._journal.append(line, cursor, parts, events)
+            now, summary = line, None
+            if line.state is JobState.DONE:
+                if parts or events:
+                    now = replace(line, state=JobState.FINALISING)  # final once all is read
+                else:
+                    summary = self._home.summary(job_id)
+            kept = self._journal.append(now, cursor, parts, events, summary)
             if kept is None:
                 return self._journal.status(job_id)
             if not parts and not events:
@@ -308,9 +318,28 @@ class JournaledLedger:
         if job is None:
             raise StoreBusyError(f"job {job_id} is being given to the server again by another wait")
         self._home.create(job, self._journal.all_blocks(job_id))
-        self._recreated(job_id, job.epoch)
+        emit(JobGivenAgain(job_id=job_id, epoch=job.epoch, missing=job.items - count(job.settled)))
         if closed and line.why is not None:
             self._home.cancel(job_id, _WHY_OF_ITEMS[line.why], line.why, line.detail)
+
+
+class _Outage:
+    """Says once that a server is silent, and once that it is back."""
+
+    def __init__(self) -> None:
+        self._silent = False
+
+    def silence(self, job_id: str, reason: str) -> None:
+        """It did not answer."""
+        if not self._silent:
+            emit(ServerSilent(job_id=job_id, reason=reason))
+        self._silent = True
+
+    def answer(self, job_id: str) -> None:
+        """It did."""
+        if self._silent:
+            emit(ServerBack(job_id=job_id))
+        self._silent = False
 
 
 class _Rewound(Exception):  # noqa: N818 - an answer, no fault

@@ -365,6 +365,15 @@ def open_ledger(state_dir: Path) -> SqliteLedger:
     Raises:
         StateError: The directory or file cannot be made, read or written.
     """
+    return SqliteLedger(ledger_file(state_dir))
+
+
+def ledger_file(state_dir: Path) -> Path:
+    """Where the ledger of a state directory is; the directory is made if it is missing.
+
+    Raises:
+        StateError: It cannot be made.
+    """
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -372,7 +381,7 @@ def open_ledger(state_dir: Path) -> SqliteLedger:
             f"the state directory {state_dir} cannot be made ({os.strerror(error.errno or 0)});"
             " name another one with --state"
         ) from error
-    return SqliteLedger(state_dir / FILE_NAME)
+    return state_dir / FILE_NAME
 
 
 def _as_state_error(error: sqlite3.Error, path: Path) -> StateError:
