@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 from msgspec.structs import replace
 
 from proxywell.errors import UnknownJobError
@@ -26,6 +25,7 @@ from proxywell.refresh.books import (
     SubmitAnswer,
     Worker,
 )
+from proxywell.refresh.ledgers.redis import OF_A_JOB
 from proxywell.refresh.ports import Ledger
 from proxywell.refresh.spans import items_of, spans_of
 from tests.contract.ledger_world import JOB, TERMS, Homes, quiet_end, settled
@@ -88,18 +88,19 @@ class Schedule:
         """What may happen, and how often; a closed job is mostly finalised."""
         is_open = self.homes.job.state is JobState.OPEN
         return {
-            self.claim: 14,
-            self.beat: 10,
-            self.submit: 6,
-            self.submit_again: 1,
-            self.error: 4,
-            self.release: 2,
-            self.time_passes: 14,
-            self.node: 3,
-            self.expire: 2,
-            self.finalise: 2 if is_open else 40,
-            self.read: 4,
+            self.claim: 28,
+            self.beat: 20,
+            self.submit: 12,
+            self.submit_again: 2,
+            self.error: 10,
+            self.release: 4,
+            self.time_passes: 28,
+            self.node: 6,
+            self.expire: 4,
+            self.finalise: 4 if is_open else 80,
+            self.read: 8,
             self.emptied: 1,
+            self.torn: 1,
             self.cancel: int(self.serial > 25),
         }
 
@@ -247,13 +248,29 @@ class Schedule:
         attempt = self.some_attempt()
         if attempt is not None:
             claim, told = attempt.claim, settled(attempt.left)
-            with pytest.raises(UnknownJobError):
-                self.homes.redis.submit(JOB, claim.chunk_id, claim.token, claim.epoch, told)
-        with pytest.raises(UnknownJobError):
-            self.homes.redis.tick(JOB)
+            assert self.is_gone(
+                lambda home: home.submit(JOB, claim.chunk_id, claim.token, claim.epoch, told)
+            )
+        assert self.is_gone(lambda home: home.tick(JOB))
         self.homes.begin_epoch(spans_of(self.known))
 
+    def torn(self) -> None:
+        """Somebody deletes one key; the next look finds what is left to be no job any more."""
+        if self.homes.job.state is JobState.DONE:
+            return
+        name = self.draw.choice(sorted(set(OF_A_JOB) - {"job", "ev"}))
+        if self.server.call("DEL", self.homes.redis.key(JOB, name)):
+            assert self.is_gone(lambda home: home.tick(JOB)), f"nobody missed the key {name}"
+            self.homes.begin_epoch(spans_of(self.known))
+
     # --- parts
+
+    def is_gone(self, step: Callable[[Ledger], object]) -> bool:
+        try:
+            step(self.homes.redis)
+        except UnknownJobError:
+            return True
+        return False
 
     def speak(
         self, attempt: Attempt, step: Callable[[Ledger], Any], *, or_ready: bool = True

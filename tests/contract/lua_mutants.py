@@ -143,6 +143,7 @@ MUTANTS: dict[str, str] = {
     "leases_are_not_renewed_after_a_pause": "function books.renew_all() end",
     "company_is_not_kept": """
         function books.company() return { held = 0, suspect = false } end""",
+    "a_torn_job_goes_on": "function books.torn() return false end",
     "creation_forgets_what_was_settled": """
         local create = rules.create
         function rules.create()

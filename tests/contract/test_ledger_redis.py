@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from msgspec.structs import replace
 
 from proxywell.errors import StateError, StoreAwayError, UnknownJobError
 from proxywell.model.report import GivenUpWhy
+from proxywell.refresh import bookkeeping, closing
+from proxywell.refresh import ledger as ledger_rules
+from proxywell.refresh.bookkeeping import Bookkeeping
 from proxywell.refresh.books import Beat, Claim, JobState, NoClaim, Settled
+from proxywell.refresh.closing import LedgerRules
+from proxywell.refresh.ledger import ChunkRules
+from proxywell.refresh.ledgers import redis as redis_ledger_module
 from proxywell.refresh.ledgers.redis import OF_A_JOB, RedisLedger, rule_book
 from proxywell.refresh.ports import Block, NewJob
 from tests.contract.ledger_steps import FAR, ONE, TWO, claim, create, submit
@@ -27,6 +35,7 @@ from tests.contract.ledger_world import (
 from tests.services.redis_server import RedisServer
 
 DAY_S = 86_400
+LUA = Path(redis_ledger_module.__file__).parent
 
 
 @pytest.fixture
@@ -360,8 +369,34 @@ def test_only_the_latest_events_are_kept_and_their_numbers_go_on(ledger: RedisLe
     assert events[-1].seq == ledger.status(JOB).events == 12_001
 
 
-def test_the_rule_book_is_in_the_package_whole() -> None:
-    here = Path(__file__).parents[2] / "src/proxywell/refresh/ledgers"
+# --- the two books
+
+
+def test_the_rule_book_is_whole() -> None:
     text = rule_book().text
-    assert {path.name for path in here.glob("*.lua")}
-    assert all(path.read_text(encoding="utf-8") in text for path in here.glob("*.lua"))
+    chapters = sorted(LUA.glob("*.lua"))
+    assert len(chapters) == 7
+    assert all(path.read_text(encoding="utf-8") in text for path in chapters)
+
+
+@pytest.mark.parametrize(
+    ("module", "book"),
+    [(bookkeeping, Bookkeeping), (ledger_rules, ChunkRules), (closing, LedgerRules)],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
+def test_every_rule_and_figure_has_its_namesake_in_lua(module: ModuleType, book: type) -> None:
+    name = module.__name__.rpartition(".")[2]
+    text = (LUA / f"{name}.lua").read_text(encoding="utf-8")
+    rules = {rule for rule in vars(book) if not rule.startswith("__")}
+    assert set(re.findall(r"^function rules\.(\w+)", text, re.MULTILINE)) == rules
+    told = dict(re.findall(r"^local ([A-Z_]+) = ([-\d.]+)", text, re.MULTILINE))
+    figures = {
+        figure: value
+        for figure, value in vars(module).items()
+        if figure.isupper() and isinstance(value, int | float)
+    }
+    assert figures
+    for figure, value in figures.items():
+        if figure in told:
+            assert float(told[figure]) == value, figure
+    assert set(told) <= set(figures)

@@ -62,7 +62,7 @@ class RedisServer:
         password: Of the default user; None: none is asked for.
         aof: Keep every write: ``appendfsync always``, or whatever ``options`` say.
         maxmemory: Bytes at which it is full; 0: no limit. Nothing is ever evicted.
-        options: More of its configuration: ``("repl-diskless-sync", "no")``.
+        options: More of its configuration: ``("--databases", "1")``.
 
     Raises:
         RuntimeError: It does not start.

@@ -95,6 +95,23 @@ function books.open()
   books.take_line(found[2], found[3])
 end
 
+-- Keys may be deleted one by one. What is then left can never add up, and is no job any more.
+function books.torn()
+  if job.state == 'done' then
+    return false
+  end
+  local function differ(command, name, wanted)
+    return redis.call(command, KEY[name]) ~= wanted
+  end
+  if differ('HLEN', 'chunk', job.next_chunk) or differ('LLEN', 'out', 2 * job.parts)
+    or differ('HLEN', 'items', job.blocks) or differ('ZCARD', 'cuts', job.blocks) then
+    return true
+  end
+  local ready = redis.call('ZCARD', KEY.ready) + redis.call('ZCARD', KEY.suspects)
+  local held = redis.call('HLEN', KEY.held) > 0
+  return ready ~= job.ready or differ('ZCARD', 'lease', job.running) or held ~= (job.running > 0)
+end
+
 function books.packed_line()
   local terms, given_up = job.terms, job.given_up
   job.terms = nil
@@ -181,7 +198,7 @@ local function leave(was)
   if held.alone_id == was.id then
     held.alone_id = nil
   end
-  if held.held == 0 then
+  if held.held <= 0 then
     redis.call('HDEL', KEY.held, was.holder)
   else
     redis.call('HSET', KEY.held, was.holder, cmsgpack.pack(held))

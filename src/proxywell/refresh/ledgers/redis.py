@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from proxywell.errors import ProxywellError, StateError, StoreAwayError
+from proxywell.errors import ProxywellError, StateError, StoreAwayError, UnknownJobError
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import (
     NOTHING,
@@ -201,7 +201,10 @@ class RedisLedger:
         return BeatAnswer(self._step(job_id, "release", told, [settled.body]).decode())
 
     def tick(self, job_id: str) -> Tick:
-        """See ``LedgerRules.tick``; also puts off the keys' expiry."""
+        """See ``LedgerRules.tick``; also puts off the keys' expiry.
+
+        A job of which some keys were deleted counts as one that is not there.
+        """
         line, terms, ring, nodes, stalled = self._step(job_id, "tick", [])
         return Tick(_job_row(line, terms), ring, nodes, bool(stalled))
 
@@ -363,6 +366,11 @@ class RedisLedger:
                 f"{where}: key {key} is a {found} where proxywell keeps a {wanted}; another"
                 " program uses the same names: delete that key, or set another redis.prefix"
             )
+        if refusal.code == "TORN":
+            return UnknownJobError(
+                f"{where} has only pieces of job {job_id}: some of its keys were deleted; whoever"
+                " waits for it creates it again (`proxywell job wait`)"
+            )
         if refusal.code == "NOJOB":
             return unknown_job(job_id, self._names(only_open=False))
         return StoreAwayError(f"{where} lost a part of job {job_id} while it was being created")
@@ -418,7 +426,7 @@ _OF_A_QUEUE = (  # what kombu asks of a broker, beside the ledger's own scripts
     ("SMEMBERS",), ("SREM", "x"), ("HSET", "x", "x"), ("HGET", "x"), ("HDEL", "x"),
     ("ZADD", 1, "x"), ("ZREM", "x"), ("ZREVRANGEBYSCORE", 1, 0),
 )  # fmt: skip
-_REFUSALS = frozenset({"NOJOB", "OTHERVERSION", "STRANGEKEY", "STAGELOST"})
+_REFUSALS = frozenset({"NOJOB", "TORN", "OTHERVERSION", "STRANGEKEY", "STAGELOST"})
 
 
 def _job_row(line: bytes, terms: bytes) -> JobRow:

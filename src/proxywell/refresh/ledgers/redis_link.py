@@ -11,7 +11,6 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
-from proxywell.errors import StateError
 from proxywell.refresh.ledgers.redis_address import TLS, UNIX, RedisAddress
 from proxywell.refresh.ledgers.redis_troubles import as_state_error, code_of
 
@@ -166,19 +165,3 @@ def _wire(address: RedisAddress) -> _Wire:
         common |= dict(address.tls)
     made: _Wire = kind(**common)
     return made
-
-
-def open_link(address: RedisAddress) -> Link:
-    """Connect, and see that a Redis answers.
-
-    Raises:
-        StoreAwayError: It does not answer.
-        StateError: It refuses us, or is no Redis.
-    """
-    link = Link(address)
-    try:
-        link.call("PING")
-    except StateError:
-        link.close()
-        raise
-    return link

@@ -67,6 +67,9 @@ function steps.release()
 end
 
 function steps.tick()
+  if books.torn() then
+    return redis.error_reply('TORN keys are missing')
+  end
   local nodes, size = alive(job.job_id)
   local ring = rules.tick(nodes)
   local renewed_ago_s = now_s - job.renewed_s
@@ -227,7 +230,7 @@ function others.create()
   job.created_s = now_s - age_s
   job.deadline_s = job.created_s + math.min(job.terms.floor_s, job.terms.cap_s)
   job.cap_s = job.created_s + job.terms.cap_s
-  job.peak_since_s = now_s
+  job.peak_since_s, job.blocks = now_s, blocks
   redis.call('HSET', KEY.job, 'version', VERSION, 'terms', body(2), 'spec', body(3))
   redis.call('ZADD', KEY.jobs, created_at_s, job.job_id)
   redis.call('ZADD', KEY.open, created_at_s, job.job_id)
