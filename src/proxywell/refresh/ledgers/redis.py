@@ -15,8 +15,6 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-import msgspec
-
 from proxywell.errors import ProxywellError, StateError, StoreAwayError, UnknownJobError
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import (
@@ -32,11 +30,19 @@ from proxywell.refresh.books import (
     Part,
     Settled,
     SubmitAnswer,
-    Terms,
     Tick,
     Worker,
 )
 from proxywell.refresh.ledgers.redis_link import Link, RedisAddress, Refusal, Script
+from proxywell.refresh.ledgers.redis_rows import (
+    claim_of,
+    event_of,
+    job_row,
+    new_row,
+    number_of,
+    pack,
+    parts_of,
+)
 from proxywell.refresh.ledgers.ruled import (
     Keep,
     Planned,
@@ -46,41 +52,13 @@ from proxywell.refresh.ledgers.ruled import (
     unknown_job,
 )
 from proxywell.refresh.ports import Block, NewJob
-from proxywell.refresh.spans import Spans, count
+from proxywell.refresh.spans import Spans
 
 VERSION = 1  # of the rules and of how the books are written; machines must agree on it
 CHAPTERS = ("spans", "deadline", "books", "bookkeeping", "ledger", "closing", "steps")
 OF_A_JOB = ("job", "items", "cuts", "chunk", "ready", "suspects", "lease", "held", "out", "ev")
 _STAGE = ("items", "cuts", "chunk", "ready")
 _LINES_AT_ONCE = 100
-
-_pack = msgspec.msgpack.Encoder().encode
-
-
-_claim = msgspec.msgpack.Decoder(Claim).decode
-_terms = msgspec.msgpack.Decoder(dict[str, Any]).decode
-_header = msgspec.msgpack.Decoder(tuple[int, tuple[int, ...]]).decode
-_facts = msgspec.msgpack.Decoder(dict[str, int | float | str]).decode
-_number = msgspec.msgpack.Decoder(float).decode
-
-
-def _by_name(row: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The fields of a row that is a list, by name: a list in Lua has no room for a None."""
-    fields = [
-        (field.name, field.type, _absent(field))
-        for field in msgspec.structs.fields(row)
-        if field.name != "terms"
-    ]
-    return msgspec.defstruct(row.__name__, fields, kw_only=True)
-
-
-def _absent(field: msgspec.structs.FieldInfo) -> Any:
-    if field.default_factory is not msgspec.NODEFAULT:
-        return msgspec.field(default_factory=field.default_factory)
-    return msgspec.field() if field.required else msgspec.field(default=field.default)
-
-
-_line = msgspec.msgpack.Decoder(_by_name(JobRow)).decode
 
 
 @cache
@@ -136,20 +114,8 @@ class RedisLedger:
                 self._stage(job.job_id, step, stage)
                 written += len(step)
                 chunks += sum(chunk is not None for _, chunk in step)
-            terms = {k: v for k, v in msgspec.structs.asdict(job.terms).items() if v is not None}
-            line = {
-                "job_id": job.job_id,
-                "items": job.items,
-                "created_at_s": job.created_at_s,
-                "epoch": job.epoch,
-                "checked": count(job.settled),
-                "working": job.working,
-                "ready": chunks,
-                "chunks": chunks,
-                "next_chunk": chunks,
-            }
+            bodies = [*new_row(job, chunks), job.spec]
             told = [job.age_s, job.created_at_s, written]
-            bodies = [_pack(line), _pack(terms), job.spec]
             return bool(self._step(job.job_id, "create", told, bodies, keys=stage))
         except BaseException:
             with suppress(StateError):
@@ -160,7 +126,7 @@ class RedisLedger:
         """See ``ChunkRules.claim``. Not sent again by itself: it might claim a second chunk."""
         told = [worker.node, worker.holder, token]
         answer = self._step(job_id, "claim", told, again=False)
-        return _claim(answer[0]) if isinstance(answer, list) else NoClaim(answer.decode())
+        return claim_of(answer[0]) if isinstance(answer, list) else NoClaim(answer.decode())
 
     def blocks(self, job_id: str, spans: Spans) -> list[Block]:
         """The blocks that hold these items, rising."""
@@ -206,7 +172,7 @@ class RedisLedger:
         A job of which some keys were deleted counts as one that is not there.
         """
         line, terms, ring, nodes, stalled = self._step(job_id, "tick", [])
-        return Tick(_job_row(line, terms), ring, nodes, bool(stalled))
+        return Tick(job_row(line, terms), ring, nodes, bool(stalled))
 
     def expire(self, job_id: str, held: Sequence[tuple[int, str]]) -> int:
         """See ``LedgerRules.expire``."""
@@ -236,7 +202,7 @@ class RedisLedger:
 
     def status(self, job_id: str) -> JobRow:
         """The line as it stands; changes nothing."""
-        return _job_row(*self._step(job_id, "status", []))
+        return job_row(*self._step(job_id, "status", []))
 
     def spec(self, job_id: str) -> bytes:
         """What the caller gave at creation."""
@@ -258,12 +224,7 @@ class RedisLedger:
     def parts(self, job_id: str, after: int, limit: int) -> list[Part]:
         """Verdicts behind sequence number ``after``, in order, at most ``limit`` of them."""
         found = self._step(job_id, "parts", [after, limit]) if limit > 0 else []
-        return [
-            Part(seq, *_header(header), body)
-            for seq, (header, body) in enumerate(
-                zip(found[::2], found[1::2], strict=True), after + 1
-            )
-        ]
+        return parts_of(found, after)
 
     def events(self, job_id: str, after: int, limit: int) -> list[LedgerEvent]:
         """Events behind sequence number ``after``, in order, at most ``limit`` of them.
@@ -271,7 +232,7 @@ class RedisLedger:
         Only the latest ten thousand are kept.
         """
         found = self._step(job_id, "events", [after, limit]) if limit > 0 else []
-        return [_event(entry, told) for entry, told in found]
+        return [event_of(entry, told) for entry, told in found]
 
     def events_key(self, job_id: str) -> str:
         """The stream of a job's events; an entry's id is ``SEQ-0``, so XREAD goes on from it."""
@@ -346,7 +307,7 @@ class RedisLedger:
     ) -> Any:
         named = [self.key(job_id, name) for name in OF_A_JOB] + self._home
         clock = [] if self._clock_key is None else [self._clock_key]
-        arguments = [step, _pack(told), "clock" if clock else "", *bodies]
+        arguments = [step, pack(told), "clock" if clock else "", *bodies]
         try:
             return self._link.run(self._rules, [*named, *keys, *clock], arguments, again=again)
         except Refusal as refusal:
@@ -396,12 +357,12 @@ class RedisLedger:
             some = names[first : first + _LINES_AT_ONCE]
             keys = [self.key(name, "job") for name in some]
             packed, found = self._step("", "lines", [len(some)], keys=keys)
-            clock_s = _number(packed)
+            clock_s = number_of(packed)
             for name, line in zip(some, found, strict=True):
                 if not isinstance(line, list):
                     self._step(name, "forget", [name])
                 elif int(line[0]) == VERSION:
-                    lines.append(_job_row(line[1], line[2]))
+                    lines.append(job_row(line[1], line[2]))
         return clock_s, lines
 
 
@@ -427,19 +388,3 @@ _OF_A_QUEUE = (  # what kombu asks of a broker, beside the ledger's own scripts
     ("ZADD", 1, "x"), ("ZREM", "x"), ("ZREVRANGEBYSCORE", 1, 0),
 )  # fmt: skip
 _REFUSALS = frozenset({"NOJOB", "TORN", "OTHERVERSION", "STRANGEKEY", "STAGELOST"})
-
-
-def _job_row(line: bytes, terms: bytes) -> JobRow:
-    agreed = Terms(**{"want": None, **_terms(terms)})
-    return JobRow(terms=agreed, **msgspec.structs.asdict(_line(line)))
-
-
-def _event(entry: bytes, told: list[bytes]) -> LedgerEvent:
-    said = dict(zip(told[::2], told[1::2], strict=True))
-    return LedgerEvent(
-        seq=int(entry.partition(b"-")[0]),
-        at_s=float(said[b"at_s"]),
-        kind=said[b"kind"].decode(),
-        chunk_id=int(said[b"chunk"]) if b"chunk" in said else None,
-        facts=_facts(said[b"facts"]) if b"facts" in said else {},
-    )
