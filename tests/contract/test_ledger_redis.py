@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from msgspec.structs import replace
 
-from proxywell.errors import StateError, StoreAwayError, UnknownJobError
+from proxywell.errors import StateError, StoreAwayError, StoreDamagedError, UnknownJobError
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh import bookkeeping, closing
 from proxywell.refresh import ledger as ledger_rules
@@ -273,6 +273,27 @@ def test_a_key_of_another_type_is_named_and_nothing_is_done(
     if redis_server.call("EXISTS", f"{key}:aside"):
         redis_server.call("RENAME", f"{key}:aside", key)
     assert (ledger.status(JOB), all_chunks(ledger)) == before
+
+
+def test_what_cannot_be_read_is_said_and_no_other_job_suffers(
+    redis_server: RedisServer, ledger: RedisLedger
+) -> None:
+    create(ledger, 6)
+    submit(ledger, claim(ledger, ONE, "a"))
+    ledger.create(NewJob("other", 3, TERMS, b"{}", 0.0), blocks_of(3, 3))
+    key = ledger.key
+    junk: list[tuple[list[str | int], Callable[[], object]]] = [
+        (["HSET", key(JOB, "chunk"), 1, "\xc1"], lambda: ledger.claim(JOB, ONE, "b")),
+        (["LSET", key(JOB, "out"), 0, "junk"], lambda: ledger.parts(JOB, 0, 9)),
+        (["XADD", key(JOB, "ev"), "*", "a", "b"], lambda: ledger.events(JOB, 0, 99)),
+        (["HSET", key(JOB, "job"), "line", "junk"], lambda: ledger.tick(JOB)),
+    ]
+    for command, step in junk:
+        redis_server.call(*command)
+        with pytest.raises(StoreDamagedError, match="cannot be read; another program"):
+            step()
+    assert isinstance(ledger.claim("other", ONE, "a"), Claim)
+    assert [job.job_id for job in ledger.jobs()] == ledger.open_jobs() == ["other"]
 
 
 def test_two_prefixes_on_one_server_do_not_meet(redis_server: RedisServer, clock: Clock) -> None:

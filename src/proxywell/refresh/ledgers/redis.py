@@ -8,14 +8,22 @@ a call is put into words and its answer read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from proxywell.errors import ProxywellError, StateError, StoreAwayError, UnknownJobError
+import msgspec
+
+from proxywell.errors import (
+    ProxywellError,
+    StateError,
+    StoreAwayError,
+    StoreDamagedError,
+    UnknownJobError,
+)
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import (
     NOTHING,
@@ -43,6 +51,7 @@ from proxywell.refresh.ledgers.redis_rows import (
     pack,
     parts_of,
 )
+from proxywell.refresh.ledgers.redis_troubles import damaged
 from proxywell.refresh.ledgers.ruled import (
     Keep,
     Planned,
@@ -224,7 +233,8 @@ class RedisLedger:
     def parts(self, job_id: str, after: int, limit: int) -> list[Part]:
         """Verdicts behind sequence number ``after``, in order, at most ``limit`` of them."""
         found = self._step(job_id, "parts", [after, limit]) if limit > 0 else []
-        return parts_of(found, after)
+        with self._readable(job_id):
+            return parts_of(found, after)
 
     def events(self, job_id: str, after: int, limit: int) -> list[LedgerEvent]:
         """Events behind sequence number ``after``, in order, at most ``limit`` of them.
@@ -232,14 +242,15 @@ class RedisLedger:
         Only the latest ten thousand are kept.
         """
         found = self._step(job_id, "events", [after, limit]) if limit > 0 else []
-        return [event_of(entry, told) for entry, told in found]
+        with self._readable(job_id):
+            return [event_of(entry, told) for entry, told in found]
 
     def events_key(self, job_id: str) -> str:
         """The stream of a job's events; an entry's id is ``SEQ-0``, so XREAD goes on from it."""
         return self.key(job_id, "ev")
 
     def jobs(self) -> list[JobRow]:
-        """All jobs that are kept, newest first; those of another version are left out."""
+        """All jobs that are kept, newest first; without those of another version."""
         lines = self._lines(self._names(only_open=False))[1]
         return sorted(lines, key=lambda line: (line.created_at_s, line.job_id), reverse=True)
 
@@ -336,6 +347,13 @@ class RedisLedger:
             return unknown_job(job_id, self._names(only_open=False))
         return StoreAwayError(f"{where} lost a part of job {job_id} while it was being created")
 
+    @contextmanager
+    def _readable(self, job_id: str) -> Iterator[None]:
+        try:
+            yield
+        except (msgspec.MsgspecError, LookupError, ValueError) as error:
+            raise damaged(self.address, self.key(job_id, "").rstrip(":")) from error
+
     def _stage(self, job_id: str, step: Sequence[Planned], keys: Sequence[str]) -> None:
         told = [
             [block.lo, block.hi] if chunk is None else [block.lo, block.hi, chunk.id, chunk.items]
@@ -362,7 +380,8 @@ class RedisLedger:
                 if not isinstance(line, list):
                     self._step(name, "forget", [name])
                 elif int(line[0]) == VERSION:
-                    lines.append(job_row(line[1], line[2]))
+                    with suppress(StoreDamagedError), self._readable(name):
+                        lines.append(job_row(line[1], line[2]))
         return clock_s, lines
 
 

@@ -13,7 +13,7 @@ import ssl
 
 import redis
 
-from proxywell.errors import StateError, StoreAwayError
+from proxywell.errors import StateError, StoreAwayError, StoreDamagedError
 from proxywell.refresh.ledgers.redis_address import PLAIN, TLS, RedisAddress
 
 # What a user of the server needs, beside its keys; ``doctor`` and the sentence below say so.
@@ -58,9 +58,19 @@ def as_state_error(error: Exception, address: RedisAddress) -> StateError:
         return StateError(f"Redis at {address.shown} {_REFUSED[code]}")
     if isinstance(error, redis.exceptions.InvalidResponse):
         return _no_redis(address, str(error))
+    if "user_script" in str(error):  # our script could not read what it found
+        return damaged(address, address.prefix)
     if isinstance(error, redis.ResponseError | redis.AuthenticationError):
         return _refused(address, error, code)
     return _unreachable(address, error)
+
+
+def damaged(address: RedisAddress, keys: str) -> StoreDamagedError:
+    """The sentence for books that cannot be read; ``keys``: what their names begin with."""
+    return StoreDamagedError(
+        f"what Redis at {address.shown} keeps under {keys}:… cannot be read; another program has"
+        " written there: delete those keys, or set another redis.prefix"
+    )
 
 
 _TYPES: dict[type[Exception], str] = {
