@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FIRST_INTERVAL_S: Final = 2.0
 LONGEST_INTERVAL_S: Final = 60.0
 RATE_WINDOW_S: Final = 5.0
+WIDE: Final = 110  # columns; fewer are better spent on the figures than on the bar
 STALLED_SHARE: Final = 0.25  # of the mean rate so far; below it the rate foretells nothing
 
 
@@ -130,7 +131,7 @@ def _rich_bar(out: TextIO) -> tuple[RichBar, TaskID]:
 
     console = Console(file=out, highlight=False, emoji=False, markup=False)
     bar = RichBar(
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=24 if console.width >= WIDE else 10),
         TextColumn("{task.fields[figures]}", markup=False, table_column=Column(no_wrap=False)),
         console=console,
         redirect_stdout=False,

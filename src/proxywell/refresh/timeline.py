@@ -186,7 +186,7 @@ class Chronicle:
             kind = "created_again" if "created" in self._moments else kind
         if kind not in _UNTOLD:
             self._tell(kind, event.facts)
-        if kind == "settled" and event.facts.get("working"):
+        if kind == "settled" and event.facts.get("working") and "works" not in self._moments:
             self._tell("works", {})
         if event.chunk_id is not None:
             self._share(event, event.chunk_id)
