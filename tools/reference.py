@@ -24,6 +24,7 @@ from proxywell.config.schema import Settings
 from proxywell.config.tree import FieldSpec, expectation, sections_of, table_of
 from proxywell.errors import ProxywellError
 from proxywell.telemetry.events import Event
+from proxywell.telemetry.metrics import METRICS
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 MADE = "<!-- Made by `make docs` from the code; a change here is lost. -->"
@@ -47,6 +48,7 @@ def pages() -> dict[str, str]:
     """Every page by its file name."""
     import_everything()
     made = {"config.md": _config, "cli.md": _cli, "events.md": _events, "errors.md": _errors}
+    made["metrics.md"] = _metrics
     return {name: "\n".join([MADE, "", *page()]) + "\n" for name, page in made.items()}
 
 
@@ -191,6 +193,27 @@ def _events() -> Iterator[str]:
         facts = ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
         level = logging.getLevelName(kind.level).lower()
         yield f"| `{kind.name}` | {level} | {told} | {facts} |"
+
+
+def _metrics() -> Iterator[str]:
+    yield "# Metrics"
+    yield ""
+    yield (
+        "Written to `metrics.textfile` when a job ends, in the text format of Prometheus; see "
+        "`docs/operating/metrics.md`."
+    )
+    yield ""
+    yield "| Metric | Kind | Labels | Meaning |"
+    yield "|---|---|---|---|"
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield f"| `{metric.name}` | {metric.kind} | {labels} | {_escaped(metric.help)} |"
+    yield ""
+    yield "Values of labels that are known beforehand, shown from the start:"
+    yield ""
+    for metric in METRICS:
+        for label, values in zip(metric.labels, metric.known, strict=False):
+            yield f"* `{metric.name}`, `{label}`: {', '.join(values)}"
 
 
 def _errors() -> Iterator[str]:

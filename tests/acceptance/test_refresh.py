@@ -122,6 +122,20 @@ def test_the_time_line_of_a_finished_job_agrees_with_its_report(refreshed: Fille
     assert (shown["losses"], shown["silent_s"]) == ([], None)
 
 
+def test_figures_for_prometheus_go_on_over_commands(home: Home, short_list: str) -> None:
+    file = home.directory / "proxywell.prom"
+    more = {"PROXYWELL_METRICS__TEXTFILE": str(file)}
+    for times in (1, 2):
+        done = home.run("refresh", "--source", short_list, "--output", "json", more=more)
+        assert done.status == 0
+        shown = file.read_text()
+        ended = f'proxywell_refresh_jobs_total{{engine="local",outcome="complete"}} {times}\n'
+        assert ended in shown
+        assert f"proxywell_pool_members {done.json['pool']['after']}\n" in shown
+    home.run("job", "wait", done.json["job_id"], more=more)
+    assert ended in file.read_text(), "a job that was looked at again is no new one"
+
+
 def test_a_second_refresh_starts_with_what_worked_before(filled: Home) -> None:
     again = filled.run("refresh", "--limit", "40", "--output", "json")
     report = again.json

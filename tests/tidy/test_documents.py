@@ -21,7 +21,7 @@ from tests.tidy.source import PACKAGE, ROOT
 from tools import reference
 
 
-@pytest.mark.parametrize("page", ["config.md", "cli.md", "events.md", "errors.md"])
+@pytest.mark.parametrize("page", ["config.md", "cli.md", "events.md", "errors.md", "metrics.md"])
 def test_the_reference_is_what_the_code_says(page: str) -> None:
     kept = (reference.REFERENCE / page).read_text(encoding="utf-8")
     assert kept == reference.pages()[page], "run `make docs`"

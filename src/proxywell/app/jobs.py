@@ -17,6 +17,7 @@ from proxywell.app.engines import (
     engine_that_goes_on,
     engine_to_end,
 )
+from proxywell.app.metering import metered
 from proxywell.config.schema import (
     CheckingSettings,
     JudgeSettings,
@@ -96,7 +97,7 @@ def refresh(
         KeyboardInterrupt: Passed on; the job stays open.
     """
     must_be_sound(settings)
-    with Pool.open(state_dir, settings.pool) as pool:
+    with metered(settings, state_dir), Pool.open(state_dir, settings.pool) as pool:
         sink = _sink(pool, YieldBook(state_dir / SOURCES_DIR))
         with (
             _kind_of(wish, settings, state_dir) as kind,
@@ -138,7 +139,7 @@ def job_room(
         UnknownJobError: There is no such job.
         StateError: The state directory cannot be read or written.
     """
-    with Pool.open(state_dir, settings.pool) as pool:
+    with metered(settings, state_dir), Pool.open(state_dir, settings.pool) as pool:
         _begin_what_was_named(settings, state_dir, pool, job_id)
         dossier = _dossier(settings, state_dir, job_id)
         as_started = _as_started(settings, dossier)

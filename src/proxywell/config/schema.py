@@ -374,6 +374,18 @@ class RedisSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = 2.0
 
 
+class MetricsSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Figures for Prometheus."""
+
+    textfile: Annotated[
+        str | None,
+        Meta(
+            description="A file for node_exporter's textfile collector, written when a job ends;"
+            " its name ends in .prom."
+        ),
+    ] = None
+
+
 class LogSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What is said on stderr."""
 
@@ -400,4 +412,5 @@ class Settings(Section, frozen=True, forbid_unknown_fields=True, kw_only=True):
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
     redis: RedisSettings = field(default_factory=RedisSettings)
     pool: PoolSettings = field(default_factory=PoolSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     log: LogSettings = field(default_factory=LogSettings)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -47,10 +49,25 @@ _ONE = {
 _COUNTED = re.compile(rf"(\{{(\w+)\}}) ({'|'.join(_ONE)})\b")
 
 
+_taps: list[Callable[[Event], None]] = []
+
+
 def emit(event: Event) -> None:
     """Hand the event to logging, where text or JSON is made of it if anyone listens."""
+    for tap in tuple(_taps):
+        tap(event)
     if _LOG.isEnabledFor(event.level):
         _LOG.log(event.level, "%s", event.name, extra={"event": event})
+
+
+@contextmanager
+def tapped(tap: Callable[[Event], None]) -> Iterator[None]:
+    """Also hand every event of this process to ``tap``, shown or not, on any thread."""
+    _taps.append(tap)
+    try:
+        yield
+    finally:
+        _taps.remove(tap)
 
 
 # --- sources
@@ -403,6 +420,15 @@ class ServerDataSetAside(Event):
     name = "services.data_set_aside"
     level = logging.WARNING
     where: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsNotWritten(Event):
+    """The figures for Prometheus are not up to date: {reason}."""
+
+    name = "metrics.not_written"
+    level = logging.WARNING
+    reason: str
 
 
 # --- pool

@@ -42,6 +42,10 @@ CREATE TABLE copy (job TEXT PRIMARY KEY, epoch INTEGER NOT NULL, part INTEGER NO
   event INTEGER NOT NULL, mark INTEGER NOT NULL, is_home INTEGER NOT NULL,
   is_told INTEGER NOT NULL) WITHOUT ROWID
 """,
+    """
+CREATE TABLE meter (id INTEGER PRIMARY KEY CHECK (id = 1), body BLOB NOT NULL);
+CREATE TABLE metered (job TEXT PRIMARY KEY) WITHOUT ROWID
+""",
 )
 INSERT_CHUNK = "INSERT INTO chunk VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = "body, state, until_s, why"
