@@ -268,3 +268,27 @@ def test_a_life_that_worked_forgives_those_before_it(barren_max: int) -> None:
     world.run(120)
     assert not world.tended.given_up
     assert world.running
+
+
+def test_a_moment_of_work_before_a_long_silence_proves_nothing() -> None:
+    pace = Pace(steady_s=3.0, silent_s=5.0, stop_s=3.0, barren_max=4)
+    world = World(last=Habit(well_from_s=0.5, silent_from_s=1.0), pace=pace)
+    world.run(200)
+    assert world.tended.given_up
+    assert len(world.starts) == pace.barren_max
+
+
+def test_each_life_may_take_its_time_to_rise() -> None:
+    world = World(Habit(dies_s=20.0), Habit(well_from_s=PACE.silent_s + 0.5))
+    world.run(60)
+    assert [act for _, act in world.acts] == [Act.START, Act.START]
+
+
+def test_why_it_was_stopped_is_known_until_the_next_life() -> None:
+    world = World(Habit(silent_from_s=1.0, obeys_s=1.0))
+    world.run(1.0 + PACE.silent_s + 0.5)
+    assert world.tended.phase is Phase.STOPPING
+    assert world.tended.silent
+    assert world.tended.quiet_s(world.now_s) >= PACE.silent_s
+    world.run(5)
+    assert not world.tended.silent
