@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
 import random
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -105,3 +108,24 @@ def test_nothing_is_left_of_a_command_that_is_killed(state: Path, after_s: float
 @pytest.mark.parametrize("seed", range(60))
 def test_nothing_is_left_at_any_instant(state: Path, seed: int) -> None:
     kill_at(state, random.Random(seed).uniform(0.2, 1.6))
+
+
+def interrupted_while_it_stops(state: Path) -> float:
+    """Leave services whose worker does not obey, with an interrupt in the middle; how long ago."""
+    words = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    stubborn = (sys.executable, "-c", words)
+    begun_s = 0.0
+    try:
+        with running(Settings(), state, workers=1, worker_program=stubborn):
+            until(lambda: len(processes_of(state)) == 2)
+            time.sleep(0.5)
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            begun_s = time.monotonic()
+    except KeyboardInterrupt:
+        return time.monotonic() - begun_s
+    raise AssertionError("it was not interrupted")
+
+
+def test_a_second_interrupt_waits_for_nobody(state: Path) -> None:
+    assert interrupted_while_it_stops(state) < 5.0
+    assert processes_of(state) == {}

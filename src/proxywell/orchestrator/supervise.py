@@ -22,6 +22,7 @@ from proxywell.telemetry.events import (
 )
 
 LOOK_S: Final = 0.1
+KILL_S: Final = 2.0  # until a killed child is gone
 STOPPING_LOOK_S: Final = 0.02  # somebody waits
 
 
@@ -95,6 +96,7 @@ class Supervisor:
     def __init__(self, charges: Sequence[Charge]) -> None:
         self._kept = [_Kept(charge) for charge in charges]
         self._leaving = threading.Event()
+        self._ended = threading.Event()  # a join that was interrupted cannot be repeated
         self._at_once = False
         self._bug: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -117,14 +119,14 @@ class Supervisor:
         """Stop all; works before starting, and twice. Takes the charges' stated times at most."""
         self._leaving.set()
         if self._thread.ident is not None:
-            self._thread.join(sum(kept.pace.stop_s + 2.0 for kept in self._kept))
+            self._ended.wait(sum(kept.pace.stop_s + 2.0 for kept in self._kept))
 
     def hurry(self) -> None:
         """Kill all at once."""
         self._at_once = True
         self._leaving.set()
         if self._thread.ident is not None:
-            self._thread.join(2.0)
+            self._ended.wait(KILL_S * len(self._kept) + 1.0)
 
     def _run(self) -> None:
         try:
@@ -137,6 +139,7 @@ class Supervisor:
         finally:
             for kept in self._kept:
                 kept.kill()
+            self._ended.set()
 
     def _rest(self) -> None:
         if self._leaving.is_set():
@@ -179,7 +182,7 @@ class _Kept:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
-            child.wait(2.0)
+            child.wait(KILL_S)
 
     def look_after(self) -> None:
         child, now_s = self._child, time.monotonic()
