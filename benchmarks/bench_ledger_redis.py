@@ -50,7 +50,7 @@ def _all_at_once(server: RedisServer, home: Home) -> Figures:
     ledger.tick("large")
     renewing_ms = _longest_ms(server)
     for _ in range(6):
-        time.sleep(1)  # somebody comes, and no holder: five hundred are lost at a time
+        time.sleep(1)  # somebody comes, and no holder: 250 are lost at a time
         ledger.tick("large")
     reaping_ms = _longest_ms(server)
     assert ledger.status("large").rescued > 0

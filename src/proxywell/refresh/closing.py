@@ -10,7 +10,7 @@ from proxywell.refresh import deadline
 from proxywell.refresh.books import ChunkRow, FinAnswer, JobState
 from proxywell.refresh.ledger import ChunkRules
 
-REAPED_MAX = 500  # leases that one step takes back, so that no step is long
+REAPED_MAX = 250  # leases that one step takes back, so that no step is long
 TICK_S = 0.5  # how often a waiter ticks, at the latest; part of the recovery allowance
 FIN_LEASE_S = 5.0
 FIN_ATTEMPTS = 3

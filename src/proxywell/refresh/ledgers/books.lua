@@ -285,11 +285,12 @@ function books.overdue(now, limit)
 end
 
 function books.renew_all(until_s)
+  local told = string.format('%.17g', until_s) -- once, and not for every lease
   local running = redis.call('ZRANGE', KEY.lease, 0, -1)
   for first = 1, #running, AT_ONCE do
     local scored = {}
     for at = first, math.min(first + AT_ONCE - 1, #running) do
-      scored[#scored + 1] = until_s
+      scored[#scored + 1] = told
       scored[#scored + 1] = running[at]
     end
     redis.call('ZADD', KEY.lease, unpack(scored))

@@ -1,6 +1,6 @@
 -- The rest of the rules, rescue to finalisation: refresh/closing.py, function by function.
 
-local REAPED_MAX = 500
+local REAPED_MAX = 250
 local TICK_S = 0.5
 local FIN_LEASE_S = 5
 local FIN_ATTEMPTS = 3
