@@ -14,7 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,10 @@ def run() -> Figures:
 
 
 @contextmanager
-def lab(profile: str) -> Iterator[dict[str, Any]]:
+def lab(profile: str, *more: str, limit_s: int = LIMIT_S) -> Iterator[dict[str, Any]]:
     """The lab in a process of its own; what it offers."""
-    command = [*PROXYWELL, "lab", "serve", "--profile", profile, "--output", "json"]
-    process = subprocess.Popen([*command, "--seconds", str(LIMIT_S)], stdout=subprocess.PIPE)
+    command = [*PROXYWELL, "lab", "serve", "--profile", profile, "--output", "json", *more]
+    process = subprocess.Popen([*command, "--seconds", str(limit_s)], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None, "it was asked for"
         yield json.loads(process.stdout.readline())
@@ -68,7 +68,7 @@ def lab(profile: str) -> Iterator[dict[str, Any]]:
 
 def _refresh(offer: dict[str, Any], state: str, *options: str) -> dict[str, Any]:
     lists = [one["url"] for one in offer["lists"]]
-    return _report(offer, lists, state, options)[0]
+    return report_of(offer, lists, state, options)[0]
 
 
 def _million(offer: dict[str, Any]) -> Figures:
@@ -83,7 +83,7 @@ def _million(offer: dict[str, Any]) -> Figures:
                 "".join(f"127.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}:9\n" for n in addresses)
             )
             files.append(str(path))
-        report, peak_mb = _report(offer, files, place + "/state", ("--deadline-s", "1"))
+        report, peak_mb = report_of(offer, files, place + "/state", ("--deadline-s", "1"))
     return {
         "million": report["items"]["planned"],
         "million_read_s": report["timing_s"]["read"],
@@ -92,22 +92,28 @@ def _million(offer: dict[str, Any]) -> Figures:
     }
 
 
-def _report(
-    offer: dict[str, Any], lists: list[str], state: str, options: tuple[str, ...]
+def report_of(
+    offer: dict[str, Any],
+    lists: list[str],
+    state: str,
+    options: tuple[str, ...],
+    more: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Any], float]:
+    """What one refresh of these lists reports, and its peak memory in MB.
+
+    Args:
+        offer: What the lab offers.
+        lists: Paths or URLs.
+        state: The state directory.
+        options: More of the command.
+        more: More of its environment.
+    """
     named = [word for place in lists for word in ("--source", place)]
     named += [word for judge in offer["judges"] for word in ("--judge", judge)]
-    environment = {
-        **os.environ,
-        "PROXYWELL_CHECKING__SOURCE_ADDRESS": offer["source_address"],
-        "PROXYWELL_JUDGE__CA_FILE": offer["ca_file"],
-        "PROXYWELL_JUDGE__PUBLIC_KEYS": offer["public_key"],
-        "PROXYWELL_SOURCES__MIN_INTERVAL_S": "0",
-    }
     own = ["--state", state, "--allow-private", "--max-sockets", str(SOCKETS), "--output", "json"]
     process = subprocess.Popen(
         [*PROXYWELL, "refresh", *named, *own, *options],
-        env=environment,
+        env={**environment_of(offer), **(more or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -117,6 +123,17 @@ def _report(
     process.returncode = 0
     report: dict[str, Any] = json.loads(said)
     return report, _megabytes(usage)
+
+
+def environment_of(offer: dict[str, Any]) -> dict[str, str]:
+    """The environment of a command that checks against this lab."""
+    return {
+        **os.environ,
+        "PROXYWELL_CHECKING__SOURCE_ADDRESS": offer["source_address"],
+        "PROXYWELL_JUDGE__CA_FILE": offer["ca_file"],
+        "PROXYWELL_JUDGE__PUBLIC_KEYS": offer["public_key"],
+        "PROXYWELL_SOURCES__MIN_INTERVAL_S": "0",
+    }
 
 
 def _megabytes(usage: resource.struct_rusage) -> float:

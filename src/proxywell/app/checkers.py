@@ -14,9 +14,7 @@ from msgspec import structs
 from proxywell.checking.checker import Checker
 from proxywell.checking.inspections import default_inspections
 from proxywell.checking.judges import Judges, loopback_source
-from proxywell.config.schema import (
-    Settings,
-)
+from proxywell.config.schema import RedisSettings, Settings
 from proxywell.errors import InputMissingError, ProxywellError, SettingsError
 from proxywell.model.candidate import Candidate
 from proxywell.model.clock import SystemClock
@@ -224,13 +222,7 @@ def check_in_processes(
             Path(place),
             settings.refresh,
             sink=_Teller(tell),
-            kind=LocalKind(
-                Path(place),
-                settings.refresh,
-                make_checker=partial(open_checker, settings, protocol=protocol),
-                workers=workers,
-                prepare_child=as_we_remark(settings),
-            ),
+            kind=local_kind(settings, Path(place), workers=workers, protocol=protocol),
             workers=workers,
             announce=lambda _event: None,
         ) as room,
@@ -272,6 +264,23 @@ async def _verdicts(
         return [pair async for pair in checker.check(candidates)]
 
 
-def as_we_remark(settings: Settings) -> Callable[[], None]:
-    """What a child process does first, so that its remarks have our form; picklable."""
-    return partial(listen, form=settings.log.format, level=settings.log.level)
+def local_kind(
+    settings: Settings, state_dir: Path, *, workers: int, protocol: Protocol | None = None
+) -> LocalKind:
+    """Jobs that are worked on by this process, or by children of it.
+
+    Args:
+        settings: All settings; a child is handed those that it needs, and no secret.
+        state_dir: Home of the ledger.
+        workers: Processes; 1 checks in this one.
+        protocol: Try only this one; None: the ladder decides.
+    """
+    log = settings.log
+    without_secrets = structs.replace(settings, redis=RedisSettings())
+    return LocalKind(
+        state_dir,
+        settings.refresh,
+        make_checker=partial(open_checker, without_secrets, protocol=protocol),
+        workers=workers,
+        prepare_child=partial(listen, form=log.format, level=log.level),
+    )

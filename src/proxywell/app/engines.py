@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-from proxywell.app.checkers import as_we_remark, open_checker
+from proxywell.app.checkers import local_kind
 from proxywell.config.schema import Settings
 from proxywell.errors import UsageError
 from proxywell.refresh.engines.local import LocalKind
@@ -33,13 +32,7 @@ def engine_kind(
         ProxywellError: There is no Redis, or it refuses us.
     """
     if engine == LOCAL:
-        yield LocalKind(
-            state_dir,
-            settings.refresh,
-            make_checker=partial(open_checker, settings),
-            workers=workers,
-            prepare_child=as_we_remark(settings),
-        )
+        yield local_kind(settings, state_dir, workers=workers)
         return
     from proxywell.orchestrator.services import must_be_installed, running  # noqa: PLC0415
 

@@ -322,7 +322,8 @@ class _Child:
 
 def _end(children: list[_Child]) -> None:
     """TERM, a stated time to drain, then KILL; by process, never by name."""
-    running = [child.process for child in children if child.process is not None]
+    made = [child.process for child in children if child.process is not None]
+    running = [process for process in made if process.pid is not None]  # one may not have started
     for process in running:
         process.terminate()
     end_s = time.monotonic() + STOP_S
