@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from proxywell.config.loader import load
 from proxywell.config.schema import Settings
 from proxywell.orchestrator.place import ServerPlace
 from proxywell.orchestrator.services import running
@@ -24,6 +26,7 @@ from tests.services.commands import (
     processes_of,
 )
 from tests.services.orchestrated import WORKER
+from tests.services.redis_server import RedisServer
 from tests.services.test_orchestrator_children import exists, until
 
 
@@ -129,3 +132,41 @@ def interrupted_while_it_stops(state: Path) -> float:
 def test_a_second_interrupt_waits_for_nobody(state: Path) -> None:
     assert interrupted_while_it_stops(state) < 5.0
     assert processes_of(state) == {}
+
+
+def test_a_worker_sees_the_settings_of_its_command_wherever_they_came_from(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "url"
+    with RedisServer(tcp=True, password="hunter2") as server:
+        secret.write_text(server.url)
+        own = tmp_path / "own.toml"
+        own.write_text("[refresh]\nlease_s = 7.5\n[checking]\nmax_sockets = 11\n")
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "proxywell.toml").write_text("this is no settings file\n")
+        monkeypatch.setenv("PROXYWELL_REDIS__URL_FILE", str(secret))
+        monkeypatch.setenv("PROXYWELL_REFRESH__BEAT_S", "1.5")
+        settings = load(own, {}, os.environ).settings
+        shows = (sys.executable, "-c", SHOWS, str(tmp_path / "seen.json"))
+        with running(settings, state, workers=1, worker_program=shows):
+            until((tmp_path / "seen.json").exists)
+        seen = json.loads((tmp_path / "seen.json").read_text())
+    assert seen == {"url": server.url, "lease_s": 7.5, "beat_s": 1.5, "max_sockets": 2_000}
+    assert not any("hunter2" in file.read_text() for file in (state / "services").glob("*.*"))
+
+
+SHOWS = """
+import json, os, sys, time
+from pathlib import Path
+from proxywell.config.loader import load
+settings = load(Path(sys.argv[sys.argv.index("--config") + 1]), {}, os.environ).settings
+seen = {
+    "url": settings.redis.url.reveal(),
+    "lease_s": settings.refresh.lease_s,
+    "beat_s": settings.refresh.beat_s,
+    "max_sockets": settings.checking.max_sockets,
+}
+Path(sys.argv[1] + ".new").write_text(json.dumps(seen))
+os.replace(sys.argv[1] + ".new", sys.argv[1])
+time.sleep(600)
+"""

@@ -27,13 +27,13 @@ class Order(Struct, frozen=True, kw_only=True):
         command: The program and its arguments; nothing secret, everybody may read them.
         log: Where its output goes; appended to.
         lock: What it keeps locked while it runs; None: nothing.
-        environment: In addition to this process' own.
+        environment: The whole of it; None: this process' own.
     """
 
     command: tuple[str, ...]
     log: Path
     lock: Path | None = None
-    environment: Mapping[str, str] = {}
+    environment: Mapping[str, str] | None = None
 
 
 class Child:
@@ -59,7 +59,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **order.environment},
+                env=order.environment,
                 start_new_session=True,
             )
         finally:

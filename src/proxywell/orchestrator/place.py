@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -54,6 +55,7 @@ class ServerPlace:
         self.home = state_dir / DIRECTORY
         self.owner_lock = self.home / "owner.lock"
         self.worker_log = self.home / "worker.log"
+        self._worker_config = self.home / "worker.toml"
         self.server_home = self.home / "redis"
         self.server_lock = self.server_home / "server.lock"
         self.log = self.server_home / "server.log"
@@ -72,8 +74,10 @@ class ServerPlace:
             for directory in (self.home, self.server_home, self.data):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 directory.chmod(0o700)
-            if not self.has_room_for_socket() and not self._access.exists():
-                self._write_access(free_port())
+            if not self.has_room_for_socket() and self.access() is None:
+                self._access.unlink(missing_ok=True)
+                access = Access(free_port(), secrets.token_urlsafe(24))
+                _write_private(self._access, msgspec.json.encode(access), only_if_absent=True)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise StateError(
@@ -130,8 +134,9 @@ class ServerPlace:
     def move_port(self) -> None:
         """Choose another port if somebody else has ours; only while nobody relies on it."""
         access = self.access()
-        if not self.has_room_for_socket() and (access is None or not _is_free(access.port)):
-            self._write_access(free_port())
+        if access is not None and not _is_free(access.port):
+            moved = Access(free_port(), access.password)
+            _write_private(self._access, msgspec.json.encode(moved))
 
     def write_config(self) -> Path:
         """Write what the server is told; its owner alone may read it."""
@@ -155,6 +160,11 @@ class ServerPlace:
         _write_private(self._config, text.encode())
         return self._config
 
+    def write_worker_config(self) -> Path:
+        """Write a settings file that says nothing: a worker's settings come by its environment."""
+        _write_private(self._worker_config, b"# see the environment of the worker's process\n")
+        return self._worker_config
+
     @property
     def damaged(self) -> Path:
         """Where data is that the server could not read."""
@@ -164,13 +174,8 @@ class ServerPlace:
         """Move damaged data away, in place of what was moved before; start from nothing."""
         shutil.rmtree(self.damaged, ignore_errors=True)
         self.data.rename(self.damaged)
-        self.data.mkdir(mode=0o700)
+        self.data.mkdir(mode=0o700, exist_ok=True)  # others make it ready too
         return self.damaged
-
-    def _write_access(self, port: int) -> None:
-        old = self.access()
-        password = old.password if old is not None else secrets.token_urlsafe(24)
-        _write_private(self._access, msgspec.json.encode(Access(port, password)))
 
 
 def _quoted(path: str) -> str:
@@ -178,17 +183,20 @@ def _quoted(path: str) -> str:
     return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _write_private(file: Path, content: bytes) -> None:
-    """Write a whole file or nothing, readable by its owner alone."""
+def _write_private(file: Path, content: bytes, *, only_if_absent: bool = False) -> None:
+    """Write a whole file or nothing, readable by its owner alone; one of several at once wins."""
     draft = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(3)}")
     descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as out:
             out.write(content)
-        draft.replace(file)
-    except BaseException:
+        if only_if_absent:
+            with contextlib.suppress(FileExistsError):
+                file.hardlink_to(draft)
+        else:
+            draft.replace(file)
+    finally:
         draft.unlink(missing_ok=True)
-        raise
 
 
 def free_port() -> int:

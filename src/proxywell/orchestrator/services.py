@@ -124,7 +124,7 @@ class Services:
         """Want a worker; before ``start``.
 
         Args:
-            settings: How it is to log.
+            settings: Of this command; those that concern a worker are handed to it.
             workers: How many children it has.
             always: Start it also where others work.
             program: Its command.
@@ -134,9 +134,8 @@ class Services:
             workers=workers,
             always=always,
             alone=lambda: self._server is None or self._server.owned,
-            log=self._place.worker_log,
-            state_dir=self._place.state_dir,
-            remarks=settings.log,
+            place=self._place,
+            settings=settings,
             program=program,
         )
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from proxywell.config.schema import LogSettings
+from proxywell.config.schema import Settings
+from proxywell.config.tree import table_of
 from proxywell.orchestrator.children import Order
 from proxywell.orchestrator.health import Health
+from proxywell.orchestrator.place import ServerPlace
 from proxywell.orchestrator.supervise import Death, told
 from proxywell.orchestrator.tending import Pace
 from proxywell.refresh.engines.node import process_of
@@ -21,6 +22,7 @@ WORKER: Final = "the Celery worker"
 WRONG_USE: Final = 2
 ABSENT_S: Final = 5.0
 IDLE_MAX_S: Final = 20.0
+_SECTIONS: Final = ("redis", "refresh", "log")
 PROGRAM: Final = (sys.executable, "-P", "-m", "proxywell", "worker")
 
 
@@ -33,10 +35,9 @@ class WorkerMain:
         always: Start it also where others work.
         alone: Whether no other command of this state directory starts workers; where one may,
             nobody must have been there for ``ABSENT_S``.
-        log: Where its output goes.
-        state_dir: The state directory of this command.
-        remarks: How it is to log.
-        program: What to run; ``--workers N --state DIR`` are added.
+        place: Its files.
+        settings: Of this command.
+        program: What to run; ``--workers``, ``--state`` and ``--config`` are added.
     """
 
     name = WORKER
@@ -49,17 +50,16 @@ class WorkerMain:
         workers: int,
         always: bool,
         alone: Callable[[], bool],
-        log: Path,
-        state_dir: Path,
-        remarks: LogSettings,
+        place: ServerPlace,
+        settings: Settings,
         program: tuple[str, ...] = PROGRAM,
     ) -> None:
         self._health = health
         self._wanted = always
         self._alone = alone
-        self._log = log
-        self._remarks = remarks
-        self._command = (*program, "--workers", str(workers), "--state", str(state_dir))
+        self._place = place
+        self._settings = settings
+        self._program = (*program, "--workers", str(workers), "--state", str(place.state_dir))
         self._absent_from_s: float | None = None
 
     def may_start(self) -> bool:
@@ -86,9 +86,9 @@ class WorkerMain:
     def order(self) -> Order:
         """How it is run; the address goes by the environment, which only this user can read."""
         return Order(
-            command=self._command,
-            log=self._log,
-            environment=_environment(self._health.where(), self._remarks),
+            command=(*self._program, "--config", str(self._place.write_worker_config())),
+            log=self._place.worker_log,
+            environment=_environment(self._settings, self._health.where()),
         )
 
     def well(self, pid: int) -> bool | None:
@@ -104,15 +104,29 @@ class WorkerMain:
         return Death(told(status, words), hopeless, status if hopeless else 1)
 
 
-def _environment(address: RedisAddress, remarks: LogSettings) -> Mapping[str, str]:
-    return {
-        "PROXYWELL_REDIS__URL": address.url.reveal(),
-        "PROXYWELL_REDIS__PREFIX": address.prefix,
-        "PROXYWELL_REDIS__ANSWER_S": str(address.answer_s),
-        "PROXYWELL_REDIS__ALLOW_PLAINTEXT": "true",  # it was asked for, or the server is here
-        "PROXYWELL_LOG__FORMAT": remarks.format,
-        "PROXYWELL_LOG__LEVEL": remarks.level,
+def _environment(settings: Settings, address: RedisAddress) -> dict[str, str]:
+    """This process' environment, with what concerns a worker in place of any other setting.
+
+    So a worker sees the settings of the command that starts it, wherever they came from. What it
+    checks with comes with each job.
+    """
+    table = table_of(Settings)
+    ours = {name for spec in table.values() for name in (spec.variable, f"{spec.variable}_FILE")}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    for path, spec in table.items():
+        section, _, name = path.partition(".")
+        value = getattr(getattr(settings, section), name) if section in _SECTIONS else None
+        if value is not None:
+            environment[spec.variable] = _text(value)
+    here = {
+        "redis.url": address.url.reveal(),
+        "redis.allow_plaintext": "true",  # it was asked for, or the server is here
     }
+    return environment | {table[path].variable: value for path, value in here.items()}
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _is_of(main: str, session: int) -> bool:
