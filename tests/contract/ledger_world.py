@@ -24,6 +24,7 @@ from proxywell.refresh.books import (
     Worker,
 )
 from proxywell.refresh.closing import LedgerRules
+from proxywell.refresh.ledger import LAST_PLACE, LAST_TRIES
 from proxywell.refresh.ledgers.memory import MemoryLedger
 from proxywell.refresh.ledgers.redis import RedisLedger, rule_book
 from proxywell.refresh.ledgers.sqlite import SqliteLedger
@@ -320,10 +321,12 @@ class Homes:
         for chunk in lost:
             if chunk.why == "poison":
                 assert count(chunk.items) == 1
-                assert chunk.blamed >= self.terms.blames_max
+                tries = chunk.blamed - self.terms.blames_max
+                assert tries == LAST_TRIES, "given up without its last tries"
         for chunk in chunks.values():
             if chunk.state in (ChunkState.READY, ChunkState.RUNNING):
-                assert chunk.blamed < self.terms.blames_max, "to be split or given up"
+                accused = chunk.place >= LAST_PLACE and count(chunk.items) <= 1
+                assert accused or chunk.blamed < self.terms.blames_max, "to be split or given up"
                 assert chunk.attempt - chunk.excused <= self.terms.attempts_max
 
     def _final_is_final(self, job: JobRow, chunks: dict[int, ChunkRow]) -> None:

@@ -15,6 +15,7 @@ from proxywell.refresh.books import (
     SubmitAnswer,
     Worker,
 )
+from proxywell.refresh.ledger import LAST_TRIES
 from proxywell.refresh.spans import count, items_of
 from tests.contract.ledger_steps import FAR, ONE, TWO, Home, claim, create, pass_time, submit
 from tests.contract.ledger_world import JOB, TERMS, all_chunks, settled
@@ -170,6 +171,36 @@ def test_a_suspect_is_not_given_to_a_holder_that_holds_something(home: Home) -> 
     claim(ledger, TWO, "e")
 
 
+def test_an_accused_item_is_tried_once_more_behind_all_others(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 4, chunk_size=2, fan=2)
+    for serial in range(3):  # the first chunk dies twice, then its first item once
+        held = claim(ledger, Worker("n1", f"h{serial}"), f"t{serial}")
+        assert held.items[0] == 0
+        pass_time((ledger, clock), 7)
+    order = []
+    for serial in range(3, 6):
+        held = claim(ledger, Worker("n1", f"h{serial}"), f"t{serial}")
+        order.append(held.items)
+        submit(ledger, held)
+    assert order == [(1, 2), (2, 4), (0, 1)]
+    job = ledger.status(JOB)
+    assert (job.checked, job.given_up) == (4, {})
+
+
+def test_a_death_that_had_settled_something_does_not_count_among_the_attempts(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 12, chunk_size=12, attempts_max=2, blames_max=50)
+    for serial in range(10):
+        held = claim(ledger, Worker("n1", f"h{serial}"), f"t{serial}")
+        beat = Beat(held.chunk_id, held.token, settled([serial]))
+        ledger.beat(JOB, Worker("n1", f"h{serial}"), [beat])
+        pass_time((ledger, clock), 7)
+    assert ledger.status(JOB).state is JobState.OPEN
+    submit(ledger, claim(ledger, ONE, "last"))
+    assert ledger.status(JOB).checked == 12
+
+
 def test_a_killer_is_split_down_to_one_item_and_only_that_is_given_up(home: Home) -> None:
     ledger, clock = home
     create(ledger, 9, chunk_size=9, fan=3)
@@ -184,7 +215,7 @@ def test_a_killer_is_split_down_to_one_item_and_only_that_is_given_up(home: Home
             submit(ledger, held)
     job = ledger.status(JOB)
     assert (job.checked, job.given_up) == (8, {GivenUpWhy.POISON: 1})
-    assert deaths == 4  # twice whole, then a third, then the item
+    assert deaths == 4 + LAST_TRIES  # twice whole, then a third, then the item, and in the end
     assert job.split == 2
     told = [one.facts for one in ledger.events(JOB, 0, 1_000) if one.kind == "given_up"]
     assert [(facts["why"], facts["item"], facts["items"]) for facts in told] == [("poison", 4, 1)]

@@ -146,7 +146,8 @@ class ChunkRow(Struct, array_like=True):
         items: Not settled yet; a beat takes settled ones out.
         place: The order in which ready chunks are claimed, lowest first.
         token: Of the current attempt while running, of the last one otherwise.
-        excused: Attempts that do not count: lost with their node, released, or slow but moving.
+        excused: Attempts that do not count: lost with their node, released, or ended when they
+            had settled something.
         blamed: Losses held against the chunk.
         suspect: Was held by a worker that died; claimed alone until done.
         alone: The current attempt's holder has held no other chunk meanwhile.

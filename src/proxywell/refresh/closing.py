@@ -143,16 +143,17 @@ class LedgerRules(ChunkRules):
         """Take chunks back. Blame needs a node that lives and a chunk that was held alone.
 
         A dead node is no chunk's fault. A dead holder of several chunks may have died of any of
-        them: they become suspects, and whichever dies alone is to blame.
+        them: they become suspects, and whichever dies alone is to blame. An attempt that has
+        settled something does not count among a chunk's attempts, whatever ended it.
         """
         lost_on = Counter(chunk.node for chunk in lost)
         for chunk in lost:
             if chunk.node not in alive:
                 self._lose(chunk, blame=False, excuse=True)
             elif chunk.alone and lost_on[chunk.node] == 1:
-                self._lose(chunk, blame=True)
+                self._lose(chunk, blame=True, excuse=chunk.progressed)
             else:
-                self._lose(chunk, blame=False, suspect=True)
+                self._lose(chunk, blame=False, suspect=True, excuse=chunk.progressed)
 
     def _bound(self) -> None:
         """Let the deadline follow measured speed, and end the job when it is met."""

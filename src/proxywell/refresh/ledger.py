@@ -8,7 +8,8 @@ the SQLite ledger; another home repeats them in its own scripts and is compared 
       ^                 |  \--error, n-th--> FAILED
       |<--error, < n----|
       |<--lost----------|---- lost, blamed = k, more than one item --> SPLIT (parts READY)
-                         \--- lost, blamed = k, a single item --> LOST(poison)
+      |<--lost, blamed = k, a single item, not yet the last one left--|
+                         \--- the same, LAST_TRIES more --> LOST(poison)
     READY | RUNNING --deadline, cancel, enough--> LOST
 """
 
@@ -38,6 +39,8 @@ from proxywell.refresh.spans import Spans, common, count, minus, parts
 
 PATIENT_PLACE = 1 << 40  # patient chunks come last ...
 RETRY_PLACE = -(1 << 41)  # ... and those that were lost come first
+LAST_PLACE = 1 << 41  # behind all: an accused item that is tried again
+LAST_TRIES = 3  # after which it is poison; docs/adr/0008-accused-items-come-last.md
 FIRST_BELLS_MAX = 64  # owed to a new job: more than any fleet has children, and soon sent
 
 
@@ -253,12 +256,24 @@ class ChunkRules(Bookkeeping):
         if not chunk.items:
             self._finish(chunk)  # only the submit was lost
         elif chunk.blamed >= terms.blames_max and count(chunk.items) == 1:
-            self._give_up(chunk, ChunkState.LOST, GivenUpWhy.POISON, "killed its worker")
+            self._accuse(chunk)
         elif chunk.blamed >= terms.blames_max:
             self._split(chunk)
         elif chunk.attempt - chunk.excused >= terms.attempts_max:
             self._give_up(chunk, ChunkState.FAILED, GivenUpWhy.ERROR, "too many attempts")
         else:
+            self._back(chunk, "rescued")
+
+    def _accuse(self, chunk: ChunkRow) -> None:
+        """Try it again when everything else is done; poison if its workers die then too.
+
+        Whoever kills workers for a while kills those that hold slow items most, so an item that
+        was only there looks like one that kills until the killing is over.
+        """
+        if chunk.blamed >= self.job.terms.blames_max + LAST_TRIES:
+            self._give_up(chunk, ChunkState.LOST, GivenUpWhy.POISON, "killed its worker")
+        else:
+            chunk.place = chunk.items[0] + LAST_PLACE
             self._back(chunk, "rescued")
 
     def _split(self, chunk: ChunkRow) -> None:
@@ -284,7 +299,8 @@ class ChunkRules(Bookkeeping):
         if not chunk.items:
             self._finish(chunk)
             return
-        chunk.place = chunk.items[0] + RETRY_PLACE
+        if chunk.place < LAST_PLACE:
+            chunk.place = chunk.items[0] + RETRY_PLACE
         if kind != "rescued":
             chunk.before_loss = None
         self.job.bells += 1

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import Facts, JobRow, LedgerEvent, Worker
+from proxywell.refresh.ledger import LAST_TRIES
 from proxywell.refresh.ledgers.memory import MemoryLedger
 from proxywell.refresh.ports import Ledger
 from proxywell.refresh.spans import items_of
@@ -89,7 +90,7 @@ def test_a_killer_is_told_as_rescue_split_and_poison_with_the_latest_losses() ->
     clock = Clock()
     ledger = MemoryLedger(clock)
     create(ledger, 9, chunk_size=9, fan=3)
-    for serial in range(12):
+    for serial in range(12 + LAST_TRIES):
         if ledger.status(JOB).open == 0:
             break
         held = claim(ledger, Worker(NODE, f"{NODE}/{serial}"), f"t{serial}")
@@ -99,16 +100,16 @@ def test_a_killer_is_told_as_rescue_split_and_poison_with_the_latest_losses() ->
             submit(ledger, held)
     timeline = told(ledger)
     moments = by_kind(timeline)
-    assert moments["rescued"].count == 1
+    assert moments["rescued"].count == 1 + LAST_TRIES
     assert moments["split"].count == 2
     assert moments["poison"].count == 1
     assert "given_up" not in moments
-    assert [(loss.node, loss.says) for loss in timeline.losses] == [
-        ("box:4711", "runs again"), ("box:4711", "cut into parts"),
-        ("box:4711", "cut into parts"), ("box:4711", "given up"),
-    ]  # fmt: skip
-    assert [loss.attempt for loss in timeline.losses[:2]] == [1, 2]
-    assert timeline.nodes[0].lost == 4
+    says = ["runs again", "cut into parts", "cut into parts"]
+    says += ["runs again"] * LAST_TRIES + ["given up"]
+    assert [loss.says for loss in timeline.losses] == says[-len(timeline.losses) :]
+    assert {loss.node for loss in timeline.losses} == {"box:4711"}
+    assert [loss.attempt for loss in timeline.losses[-2:]] == [LAST_TRIES, LAST_TRIES + 1]
+    assert timeline.nodes[0].lost == 4 + LAST_TRIES
     assert Chronicle(events_of(ledger, JOB)).poison == {4}
 
 

@@ -134,9 +134,9 @@ function rules._reap(lost, alive)
     if not alive[chunk.node] then
       rules._lose(chunk, { excuse = true })
     elseif chunk.alone and lost_on[chunk.node] == 1 then
-      rules._lose(chunk, { blame = true })
+      rules._lose(chunk, { blame = true, excuse = chunk.progressed })
     else
-      rules._lose(chunk, { suspect = true })
+      rules._lose(chunk, { suspect = true, excuse = chunk.progressed })
     end
   end
 end

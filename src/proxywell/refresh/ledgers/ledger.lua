@@ -3,6 +3,8 @@
 
 local PATIENT_PLACE = 1099511627776 -- 1 << 40
 local RETRY_PLACE = -2199023255552 -- -(1 << 41)
+local LAST_PLACE = 2199023255552 -- 1 << 41
+local LAST_TRIES = 3
 local FIRST_BELLS_MAX = 64
 
 function rules.create()
@@ -206,12 +208,21 @@ function rules._lose(chunk, loss)
   if #chunk.items == 0 then
     rules._finish(chunk)
   elseif chunk.blamed >= terms.blames_max and spans.count(chunk.items) == 1 then
-    rules._give_up(chunk, LOST, 'poison', 'killed its worker')
+    rules._accuse(chunk)
   elseif chunk.blamed >= terms.blames_max then
     rules._split(chunk)
   elseif chunk.attempt - chunk.excused >= terms.attempts_max then
     rules._give_up(chunk, FAILED, 'error', 'too many attempts')
   else
+    rules._back(chunk, 'rescued')
+  end
+end
+
+function rules._accuse(chunk)
+  if chunk.blamed >= job.terms.blames_max + LAST_TRIES then
+    rules._give_up(chunk, LOST, 'poison', 'killed its worker')
+  else
+    chunk.place = chunk.items[1] + LAST_PLACE
     rules._back(chunk, 'rescued')
   end
 end
@@ -237,7 +248,9 @@ function rules._back(chunk, kind)
     rules._finish(chunk)
     return
   end
-  chunk.place = chunk.items[1] + RETRY_PLACE
+  if chunk.place < LAST_PLACE then
+    chunk.place = chunk.items[1] + RETRY_PLACE
+  end
   if kind ~= 'rescued' then
     chunk.before_loss = nil
   end
