@@ -11,9 +11,15 @@ from proxywell.refresh.timeline import Moment, Timeline
 SILENT_LEAST_S: Final = 2.0  # a job that somebody works on is reached more often
 
 
-def timeline_in_words(timeline: Timeline) -> str:
-    """Lay out a time line; empty if nothing is known."""
-    parts = [list(_moments(timeline)), list(_losses(timeline)), list(_nodes(timeline))]
+def timeline_in_words(timeline: Timeline, *, engine: str = "local") -> str:
+    """Lay out a time line; empty if nothing is known.
+
+    Args:
+        timeline: A job's.
+        engine: The job's; what is known here of one on Celery is a copy.
+    """
+    moments = [*_moments(timeline), *_silence(timeline, engine)]
+    parts = [moments, list(_losses(timeline)), list(_nodes(timeline))]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
@@ -22,9 +28,16 @@ def _moments(timeline: Timeline) -> Iterator[str]:
         yield "  seconds  what happened"
     for moment in timeline.moments:
         yield f"{moment.at_s:9,.1f}  {moment.what.replace('_', ' '):<13}  {_told(moment)}"
+
+
+def _silence(timeline: Timeline, engine: str) -> Iterator[str]:
     silent_s = timeline.silent_s
-    if silent_s is not None and silent_s >= SILENT_LEAST_S:
-        yield f"           {'since then':<13}  nobody has reached its books for {clock(silent_s)}"
+    if silent_s is None or silent_s < SILENT_LEAST_S:
+        return
+    said = f"nobody has reached its books for {clock(silent_s)}"
+    if engine != "local":
+        said = f"this is what was known here {clock(silent_s)} ago; `job wait` asks Redis"
+    yield f"           {'since then':<13}  {said}"
 
 
 def _told(moment: Moment) -> str:

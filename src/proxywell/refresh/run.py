@@ -227,20 +227,24 @@ class RefreshRoom:
     def timeline(self, job_id: str) -> Timeline:
         """What happened to the job so far, counted from when it was asked for.
 
+        Of a job whose books are elsewhere, and are not asked here, it is what the waiter's copy
+        knows; ``silent_s`` is its age.
+
         Raises:
             UnknownJobError: There is no such job.
         """
-        job = self._ledger.status(job_id)
+        job, dossier = self._ledger.status(job_id), self.dossier(job_id)
         kept = self._ledger.summary(job_id)
         told = None if kept is None else _summary(kept).timeline
         if told is not None:
             told = with_the_end(told, job)
         else:
             chronicle = Chronicle(events_of(self._ledger, job_id))
-            told = chronicle.timeline(job, there=self._ledger.nodes(job_id))
+            asked = dossier.engine == self._kind.name
+            told = chronicle.timeline(job, there=self._ledger.nodes(job_id) if asked else None)
         if job.state is not JobState.DONE and job.boot in ("", boot_id()):
             told.silent_s = round(max(0.0, boot_clock_s() - job.seen_s), 3)
-        return since_asked(told, self.dossier(job_id).lead_s)
+        return since_asked(told, dossier.lead_s)
 
     def reports(self) -> list[RefreshReport]:
         """The reports of all jobs, newest first."""
