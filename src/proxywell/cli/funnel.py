@@ -88,8 +88,10 @@ _ADVICE: Final[Mapping[str, str]] = {
     "all of them, check judge.public_keys.",
     FailureKind.NOT_A_PROXY.value: "Requests arrived from our own address: these are no proxies, "
     "or judge and proxies are on this machine (see checking.source_address).",
-    "given up (deadline)": "The time ran out. If no judge answered in the end, see which one with "
-    "`proxywell doctor`; else give more time with --deadline-s, or check more at once with "
+    "given up (deadline)": "The time ran out: give more with --deadline-s, or check more at once "
+    "with --max-sockets and --workers.",
+    "given up without a judge": "The time ran out. If no judge answered in the end, see which one "
+    "with `proxywell doctor`; else give more time with --deadline-s, or check more at once with "
     "--max-sockets and --workers.",
     "given up (poison)": "Some candidates, named under poison, end the worker that checks them: a "
     "bug of ours, please report them. Later refreshes leave them out for a while "
@@ -138,9 +140,9 @@ def narrowings(report: RefreshReport) -> list[tuple[Stage, int, Counter[str]]]:
 
 
 def in_words(report: RefreshReport) -> str:
-    """Tell a report: outcome, funnel with the top reasons, what works, pool, advice."""
+    """Tell a report: outcome, funnel with the top reasons, what works, pool, what to do."""
     parts = [_headline(report), "\n".join(_funnel(report)), "\n".join(_details(report))]
-    parts.append(advice(report) or "")
+    parts += [advice(report) or "", next_step(report) or ""]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -163,6 +165,8 @@ def advice(report: RefreshReport) -> str | None:
     if causes[FailureKind.JUDGE_UNWELL.value]:  # then the time was spent on waiting for it
         causes[FailureKind.JUDGE_UNWELL.value] += causes.pop("given up (deadline)", 0)
     dominant = causes.most_common(1)[0][0]
+    if dominant == "given up (deadline)" and report.verdicts.working == 0:
+        return _ADVICE["given up without a judge"]
     return _ADVICE[dominant] if report.verdicts.working == 0 or dominant in _MENDABLE else None
 
 
@@ -174,24 +178,62 @@ _MENDABLE: Final = frozenset(
     }
 )  # fmt: skip
 
-_OUTCOME_WORDS: Final[Mapping[Outcome, str]] = {
-    Outcome.COMPLETE: "complete: every candidate was checked",
-    Outcome.USABLE: "usable: enough proxies work",
-    Outcome.PARTIAL: "partly done: some candidates were given up",
-    Outcome.STALLED: "stalled: nobody worked on it any more",
-    Outcome.TIMED_OUT: "out of time: the bound was met",
-    Outcome.CANCELLED: "cancelled",
-    Outcome.FAILED: "failed",
+
+def next_step(report: RefreshReport) -> str | None:
+    """Say where things stand and what to do with the job, beside what ``advice`` says to mend.
+
+    Returns:
+        One or two sentences; None while it runs, and when it ended as was wished.
+    """
+    job_id, outcome = report.job_id, report.outcome
+    if outcome in (None, Outcome.COMPLETE, Outcome.USABLE):
+        return None
+    if report.items.pending:
+        return (
+            f"The job is still open: `proxywell job wait {job_id}` goes on with it, `proxywell job "
+            f"cancel {job_id}` ends it and keeps what was checked."
+        )
+    story = f"`proxywell job show {job_id}` tells what happened when."
+    kept = "What was checked is in the pool" if report.items.checked else "Nothing was checked"
+    if outcome is Outcome.CANCELLED:
+        return f"{kept}; `proxywell refresh` begins anew."
+    if outcome is Outcome.STALLED:
+        return f"{kept}. {_NOBODY.get(report.engine, _NOBODY['local'])} {story}"
+    return f"{_after_failure(report)} {story}" if outcome is Outcome.FAILED else f"{kept}; {story}"
+
+
+def _after_failure(report: RefreshReport) -> str:
+    if report.items.checked:
+        return (
+            "Mend that and run `proxywell refresh` again; the pool is as it was, and the verdicts "
+            "stay in the ledger for a week."
+        )
+    return "Nothing was checked, and the pool is as it was; mend that and run it again."
+
+
+_NOBODY: Final = {
+    "local": "Its worker processes did not come to work: with --workers 1 they say why.",
+    "celery": "No worker came: start some with `proxywell worker`, and see with `proxywell "
+    "doctor` whether they reach the same Redis.",
+}
+_OUTCOME_WORDS: Final[Mapping[Outcome, tuple[str, str]]] = {
+    Outcome.COMPLETE: ("complete", "every candidate was checked"),
+    Outcome.USABLE: ("usable", "enough proxies work"),
+    Outcome.PARTIAL: ("partly done", "some candidates were given up"),
+    Outcome.STALLED: ("stalled", "nobody worked on it any more"),
+    Outcome.TIMED_OUT: ("out of time", "the bound was met"),
+    Outcome.CANCELLED: ("cancelled", ""),
+    Outcome.FAILED: ("failed", ""),
 }
 
 
 def _headline(report: RefreshReport) -> str:
-    how = "running" if report.outcome is None else _OUTCOME_WORDS[report.outcome]
+    word, why = ("running", "") if report.outcome is None else _OUTCOME_WORDS[report.outcome]
+    why = report.reason or why
     if report.outcome is Outcome.COMPLETE and not report.items.planned:
-        how = f"nothing to check: {_why_nothing(report)}"
-    because = f" ({report.reason})" if report.reason else ""
-    took = "" if report.timing_s.total is None else f", {report.timing_s.total:.1f} s"
-    return f"Refresh job {report.job_id}: {how}{because}{took}"
+        word, why = "nothing to check", _why_nothing(report)
+    took = "" if report.timing_s.total is None else f" after {report.timing_s.total:.1f} s"
+    return f"Refresh job {report.job_id}: {word}{took}" + (f": {why}" if why else "")
 
 
 def _why_nothing(report: RefreshReport) -> str:
@@ -236,7 +278,13 @@ def _details(report: RefreshReport) -> Iterator[str]:
     }  # fmt: skip
     told = [f"{name} {at_s:.1f} s" for name, at_s in moments.items() if at_s is not None]
     if told:
-        yield f"  {'after':<10} {', '.join(told)} (bound {report.deadline.in_force_s:.0f} s)"
+        yield f"  {'after':<10} {', '.join(told)}"
+    bound = report.deadline
+    if bound.cap_s:
+        yield (
+            f"  {'deadline':<10} {bound.in_force_s:,.0f} s in force, never later than "
+            f"{bound.cap_s:,.0f} s"
+        )
     yield (
         f"  {'chunks':<10} {chunks.done:,} of {chunks.planned:,} done, {chunks.given_up:,} given "
         f"up, {chunks.rescued:,} rescued, {chunks.split:,} split"

@@ -78,7 +78,7 @@ def outcome_of(job: JobRow) -> tuple[Outcome | None, str | None]:
     if job.why is not None and (job.why == "failed" or job.items_given_up):
         return _BY_WHY[job.why], job.detail or _sentence(job)
     if given_up:
-        told = ", ".join(f"{n} by {why}" for why, n in sorted(given_up.items()))
+        told = ", ".join(f"{n:,} by {why}" for why, n in sorted(given_up.items()))
         return Outcome.PARTIAL, f"some candidates could not be checked: {told}"
     return Outcome.COMPLETE, None
 
@@ -158,8 +158,8 @@ def _sentence(job: JobRow) -> str:
     bound_s = job.deadline_s - job.created_s
     return {
         "enough": f"at least {job.terms.want} {'was' if job.terms.want == 1 else 'were'} wanted; "
-        f"{job.working} work, {unchecked} were left unchecked",
-        "timed_out": f"the deadline of {bound_s:g} s was met with {unchecked} unchecked",
-        "stalled": f"nobody worked on it for {job.terms.stalled_s:g} s; {unchecked} unchecked",
-        "cancelled": f"cancelled with {unchecked} unchecked",
+        f"{job.working:,} work, {unchecked:,} were left unchecked",
+        "timed_out": f"the deadline of {bound_s:g} s was met with {unchecked:,} unchecked",
+        "stalled": f"nobody worked on it for {job.terms.stalled_s:g} s; {unchecked:,} unchecked",
+        "cancelled": f"{unchecked:,} unchecked",
     }.get(job.why or "", "")

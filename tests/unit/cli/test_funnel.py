@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxywell.cli.funnel import LOST_AT, Stage, advice, in_words, narrowings
+from proxywell.cli.funnel import LOST_AT, Stage, advice, in_words, narrowings, next_step
 from proxywell.model.failure import FailureKind
 from proxywell.model.report import (
     CandidateCounts,
@@ -71,7 +71,7 @@ def partly_done() -> RefreshReport:
 
 
 GOLDEN = """\
-Refresh job 7f3a: partly done: some candidates were given up, 41.3 s
+Refresh job 7f3a: partly done after 41.3 s: some candidates were given up
 
   read                            20,000
   unique                          19,000   lost: listed more than once 800, malformed 200
@@ -84,10 +84,13 @@ given up (deadline) 580, unreachable 100, others 45
 
   protocols  socks5 600, http 300
   anonymity  elite 700, transparent 200
-  after      first working 1.9 s, usable 3.2 s, closed 40.0 s (bound 600 s)
+  after      first working 1.9 s, usable 3.2 s, closed 40.0 s
+  deadline   600 s in force, never later than 2,400 s
   chunks     38 of 40 done, 2 given up, 1 rescued, 3 split
   pool       10 before, 905 after: +900 -5
-  source lists/b: answered 404"""
+  source lists/b: answered 404
+
+What was checked is in the pool; `proxywell job show 7f3a` tells what happened when."""
 
 
 def test_a_report_reads_as_a_funnel_with_the_top_reasons() -> None:
@@ -134,7 +137,7 @@ def test_an_empty_pool_is_answered_by_the_dominant_reason(report: RefreshReport,
     answer = advice(report)
     assert answer is not None
     assert said in answer
-    assert in_words(report).endswith(answer)
+    assert f"\n\n{answer}" in in_words(report)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +157,54 @@ def test_an_open_job_gets_no_advice_though_the_wait_for_it_has_an_outcome() -> N
     assert advice(report) is not None
     report.items = OpenItemCounts(planned=100, checked=40, pending=60)
     assert advice(report) is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "checked", "headline", "last"),
+    [
+        (Outcome.COMPLETE, None, 90, "complete: every candidate was checked", None),
+        (Outcome.USABLE, "5 work", 90, "usable: 5 work", None),
+        (Outcome.PARTIAL, "9 by error", 90, "partly done: 9 by error",
+         "What was checked is in the pool; `proxywell job show j` tells what happened when."),
+        (Outcome.TIMED_OUT, None, 0, "out of time: the bound was met",
+         "Nothing was checked; `proxywell job show j` tells what happened when."),
+        (Outcome.STALLED, "nobody", 90, "stalled: nobody",
+         ("What was checked is in the pool. Its worker processes did not come to work: with "
+          "--workers 1 they say why. `proxywell job show j` tells what happened when.")),
+        (Outcome.CANCELLED, "9 unchecked", 90, "cancelled: 9 unchecked",
+         "What was checked is in the pool; `proxywell refresh` begins anew."),
+        (Outcome.FAILED, "the disk is full", 90, "failed: the disk is full",
+         ("Mend that and run `proxywell refresh` again; the pool is as it was, and the verdicts "
+          "stay in the ledger for a week. `proxywell job show j` tells what happened when.")),
+        (Outcome.FAILED, "no judge answers", 0, "failed: no judge answers",
+         ("Nothing was checked, and the pool is as it was; mend that and run it again. "
+          "`proxywell job show j` tells what happened when.")),
+    ],
+)  # fmt: skip
+def test_every_outcome_says_why_and_what_is_next(
+    outcome: Outcome, reason: str | None, checked: int, headline: str, last: str | None
+) -> None:
+    report = of(outcome=outcome, working=checked)
+    report.reason, report.items.checked = reason, checked
+    said = in_words(report)
+    assert said.startswith(f"Refresh job j: {headline}\n")
+    assert next_step(report) == last
+    assert last is None or said.endswith(last)
+
+
+def test_a_stalled_job_on_celery_says_that_workers_are_missing() -> None:
+    report = of(outcome=Outcome.STALLED)
+    report.engine = "celery"
+    assert "start some with `proxywell worker`" in (next_step(report) or "")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.TIMED_OUT, Outcome.STALLED])
+def test_a_wait_that_ends_before_its_job_says_how_to_go_on(outcome: Outcome) -> None:
+    report = of(outcome=outcome)
+    report.items = OpenItemCounts(planned=100, checked=40, pending=60)
+    said = next_step(report) or ""
+    assert "`proxywell job wait j` goes on with it" in said
+    assert "`proxywell job cancel j` ends it" in said
 
 
 @pytest.mark.parametrize(
