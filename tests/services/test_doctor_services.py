@@ -176,7 +176,7 @@ def test_a_private_server_is_examined_while_somebody_looks_after_it(tmp_path: Pa
 def test_what_is_left_in_the_services_directory_is_told(tmp_path: Path) -> None:
     assert examined(None, tmp_path) == {}
     place = ServerPlace(tmp_path)
-    place.make()
+    place.make_for_server()
     place.set_data_aside()
     assert "could not read" in examined(None, tmp_path)["services"].said
     place.damaged.rmdir()

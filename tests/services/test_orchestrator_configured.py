@@ -13,8 +13,10 @@ from proxywell.config.secret import Secret
 from proxywell.errors import StateError, UsageError
 from proxywell.orchestrator import server as server_room
 from proxywell.orchestrator import services as services_room
+from proxywell.orchestrator.place import ServerPlace
 from proxywell.orchestrator.server import NoServerError
 from proxywell.orchestrator.services import running
+from proxywell.orchestrator.supervise import ServiceFailedError
 from proxywell.refresh.ledgers.redis import RedisLedger
 from proxywell.refresh.ledgers.redis_troubles import PERMISSIONS
 from tests.services.commands import (
@@ -152,4 +154,23 @@ def test_without_the_extra_it_is_said_what_to_install(
 def test_a_directory_that_cannot_be_made_is_named(state: Path) -> None:
     (state / "services").write_text("in the way")
     with pytest.raises(StateError, match=r"services cannot be made ready .*File exists"):
+        enter(Settings(), state)
+
+
+def test_a_lock_that_cannot_be_taken_is_named(state: Path) -> None:
+    place = ServerPlace(state)
+    place.make_for_server()
+    place.owner_lock.mkdir()
+    with pytest.raises(ServiceFailedError, match=r"cannot be started: Is a directory: .*owner\.lo"):
+        enter(Settings(), state)
+
+
+def test_a_bug_in_the_watching_is_told_to_whoever_waits(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(_ledger: RedisLedger, _job_id: str) -> frozenset[str]:
+        raise ZeroDivisionError("one of ours")
+
+    monkeypatch.setattr(RedisLedger, "nodes", breaks)
+    with pytest.raises(ServiceFailedError, match="a bug of ours in asking Redis how it is, ZeroDi"):
         enter(Settings(), state)

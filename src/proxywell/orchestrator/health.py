@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from proxywell.errors import StateError, StoreAwayError
+from proxywell.errors import ProxywellError, StateError, StoreAwayError
 from proxywell.refresh.books import JobRow, JobState
 from proxywell.refresh.engines.node import is_gone
 from proxywell.refresh.ledgers.redis import RedisLedger
@@ -31,6 +31,7 @@ class Health:
         mains: Those that live, without those that are certainly gone; None: not known.
         idle_s: For how long chunks have been ready while nothing ran and nothing was claimed.
         where: The server's address.
+        bug: What ended the thread, which must not end by itself; None: nothing did.
 
     Args:
         where: The server's address, asked anew for each connection.
@@ -43,6 +44,7 @@ class Health:
         self.trouble: StateError | None = None
         self.mains: frozenset[str] | None = None
         self.idle_s = 0.0
+        self.bug: BaseException | None = None
         self.where = where
         self._private = private
         self._idle_from_s: float | None = None
@@ -73,6 +75,12 @@ class Health:
         return time.monotonic() - 2 * (LOOK_S + self.where().answer_s)
 
     def _run(self) -> None:
+        try:
+            self._ask()
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits
+            self.bug = error
+
+    def _ask(self) -> None:
         while not self._over.is_set():
             address = self.where()
             link = Link(address)
@@ -108,7 +116,7 @@ class Health:
         self._look_at_work_s = now_s + WORK_LOOK_S
         try:
             rows = [row for row in ledger.jobs() if row.state is JobState.OPEN]
-        except StateError:
+        except ProxywellError:
             return  # the next look tells
         claimed = {row.job_id: row.attempts for row in rows}
         if not _waits(rows) or claimed != self._claimed:

@@ -65,25 +65,42 @@ class ServerPlace:
         self._access = self.server_home / "access.json"
 
     def make(self) -> None:
-        """Create the directories, readable by their owner alone.
+        """Create the directory of all services, readable by its owner alone.
 
         Raises:
-            StateError: They cannot be made, or belong to somebody else.
+            StateError: It cannot be made, or belongs to somebody else.
         """
-        try:
-            for directory in (self.home, self.server_home, self.data):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                directory.chmod(0o700)
-            if not self.has_room_for_socket() and self.access() is None:
+        self._make(self.home)
+
+    def make_for_server(self) -> None:
+        """Create all that a private server needs, readable by its owner alone.
+
+        Raises:
+            StateError: A directory cannot be made, or belongs to somebody else.
+        """
+        self._make(self.home, self.server_home, self.data)
+        if not self.has_room_for_socket() and self.access() is None:
+            try:
                 self._access.unlink(missing_ok=True)
                 access = Access(free_port(), secrets.token_urlsafe(24))
                 _write_private(self._access, msgspec.json.encode(access), only_if_absent=True)
+            except OSError as error:
+                raise self._not_made(error) from error
+
+    def _make(self, *directories: Path) -> None:
+        try:
+            for directory in directories:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directory.chmod(0o700)
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno else str(error)
-            raise StateError(
-                f"{error.filename or self.home} cannot be made ready for a private server ({why});"
-                " mend that, or name another state directory with --state"
-            ) from error
+            raise self._not_made(error) from error
+
+    def _not_made(self, error: OSError) -> StateError:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        return StateError(
+            f"{error.filename or self.home} cannot be made ready for services ({why}); mend that,"
+            " or name another state directory with --state"
+        )
 
     def has_room_for_socket(self) -> bool:
         """Whether the socket's path is short enough for every system."""

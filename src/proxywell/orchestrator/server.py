@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import shutil
 import subprocess
@@ -120,22 +121,25 @@ class PrivateServer:
         """Whether it is our turn, now or from now on."""
         if self._owner.held:
             return True
-        with contextlib.suppress(OSError):
-            if self._owner.take():
-                if self._shared:
-                    emit(ServicesTakenOver(state_dir=str(self._place.state_dir)))
-                return True
-        self._shared = True
-        return False
+        try:
+            taken = self._owner.take()
+        except OSError:
+            return True  # order() meets it too, and tells
+        if taken and self._shared:
+            emit(ServicesTakenOver(state_dir=str(self._place.state_dir)))
+        self._shared = not taken
+        return taken
 
     def order(self) -> Order:
         """Its configuration, written anew, and how it is run.
 
         Raises:
             StateError: Its directories cannot be made.
-            OSError: A file cannot be written.
+            OSError: A file cannot be written or locked.
         """
-        self._place.make()
+        self._place.make_for_server()
+        if not self._owner.take():
+            raise BlockingIOError(errno.EAGAIN, "taken by another command", self._place.owner_lock)
         if not self.relied_on:
             self._place.move_port()
         config = self._place.write_config()
@@ -154,7 +158,8 @@ class PrivateServer:
     def death(self, status: int, words: Sequence[str]) -> Death:
         """Why it ended; data that it cannot read is set aside, since jobs are in the journal."""
         if status > 0 and any(_DAMAGED.search(line) for line in words):
-            emit(ServerDataSetAside(where=str(self._place.set_data_aside())))
+            with contextlib.suppress(OSError):  # then the next one ends as this one did
+                emit(ServerDataSetAside(where=str(self._place.set_data_aside())))
         return Death(told(status, words[-1:]))
 
     def let_go(self) -> None:

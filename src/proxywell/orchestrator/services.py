@@ -14,7 +14,7 @@ from proxywell.errors import ProxywellError, StateError, UsageError
 from proxywell.orchestrator.health import Health
 from proxywell.orchestrator.place import ServerPlace
 from proxywell.orchestrator.server import PrivateServer, installed_server
-from proxywell.orchestrator.supervise import Supervisor
+from proxywell.orchestrator.supervise import ServiceFailedError, Supervisor
 from proxywell.orchestrator.workers import PROGRAM, WorkerMain
 from proxywell.refresh.ledgers.redis import open_redis_ledger
 from proxywell.refresh.ledgers.redis_link import RedisAddress
@@ -92,7 +92,7 @@ class Services:
         place: Where a private one lives.
 
     Raises:
-        StateError: The configured Redis refuses us.
+        StateError: The configured Redis refuses us, or a directory cannot be made.
         SettingsError: Its URL has an error.
         NoServerError: None is configured, and there is no program to start.
     """
@@ -103,6 +103,7 @@ class Services:
         self._server: PrivateServer | None = None
         self._worker: WorkerMain | None = None
         if redis.url is None:
+            place.make_for_server()
             self._server = PrivateServer(
                 place, installed_server(), prefix=redis.prefix, answer_s=redis.answer_s
             )
@@ -179,6 +180,8 @@ class Services:
 
         A worker of ours that cannot be kept running is no failure while others work there.
         """
+        if self.health.bug is not None:
+            return ServiceFailedError.of_a_bug(self.health.bug, "asking Redis how it is")
         if self._server is not None and (error := self._supervisor.failure(self._server.name)):
             return error
         if self._worker is not None and not self.health.mains:

@@ -35,6 +35,11 @@ class ServiceFailedError(ProxywellError):
         super().__init__(sentence)
         self.exit_status = exit_status  # type: ignore[misc] # as the child's own error had it
 
+    @classmethod
+    def of_a_bug(cls, bug: BaseException, where: str) -> ServiceFailedError:
+        """What ended a thread of ours that must not end."""
+        return cls(f"a bug of ours in {where}, {type(bug).__name__}: {bug}; please report it")
+
 
 class Death(Struct, frozen=True):
     """What a child's end means.
@@ -109,10 +114,7 @@ class Supervisor:
     def failure(self, name: str) -> ProxywellError | None:
         """Why a charge is no longer started; None while it is."""
         if self._bug is not None:
-            return ServiceFailedError(
-                f"a bug of ours in the supervisor, {type(self._bug).__name__}: {self._bug}; "
-                "please report it"
-            )
+            return ServiceFailedError.of_a_bug(self._bug, "the supervisor")
         return next((kept.failure for kept in self._kept if kept.name == name), None)
 
     def stop(self) -> None:

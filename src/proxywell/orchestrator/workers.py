@@ -61,6 +61,7 @@ class WorkerMain:
         self._settings = settings
         self._program = (*program, "--workers", str(workers), "--state", str(place.state_dir))
         self._absent_from_s: float | None = None
+        self._started_s = 0.0
 
     def may_start(self) -> bool:
         """Whether the server is ready, and nobody works there or ours is wanted anyway.
@@ -85,6 +86,7 @@ class WorkerMain:
 
     def order(self) -> Order:
         """How it is run; the address goes by the environment, which only this user can read."""
+        self._started_s = time.monotonic()
         return Order(
             command=(*self._program, "--config", str(self._place.write_worker_config())),
             log=self._place.worker_log,
@@ -96,7 +98,8 @@ class WorkerMain:
         mains = self._health.mains
         if mains is None or not self._health.is_ready():
             return None
-        return self._health.idle_s < IDLE_MAX_S and any(_is_of(main, pid) for main in mains)
+        idle_s = min(self._health.idle_s, time.monotonic() - self._started_s)
+        return idle_s < IDLE_MAX_S and any(_is_of(main, pid) for main in mains)
 
     def death(self, status: int, words: Sequence[str]) -> Death:
         """Why it ended; one that found its settings wrong would find them so again."""
