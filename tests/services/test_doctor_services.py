@@ -37,6 +37,11 @@ def server() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def _a_busy_machine_is_not_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_services, "SLOW_MS", 1_000.0)
+
+
 def patient(url: str | None, state: Path, answer_s: float = 2.0) -> Patient:
     redis = RedisSettings(url=None if url is None else Secret(url), answer_s=answer_s)
     return Patient(Settings(redis=redis), None, state)
