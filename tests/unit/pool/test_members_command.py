@@ -19,6 +19,7 @@ from proxywell.model.endpoint import Protocol
 from proxywell.model.member import PoolMember
 from proxywell.model.verdict import Anonymity
 from proxywell.pool.pool import Pool
+from proxywell.refresh.poison import PoisonMemory
 from tests.pool_makers import candidate, endpoint, failed, passed
 
 Run = Callable[..., tuple[int, str, str]]
@@ -242,3 +243,18 @@ def test_a_damaged_pool_is_one_sentence_and_status_1(run: Run, tmp_path: Path) -
         assert (status, out) == (1, "")
         assert "is damaged" in err
         assert len(err.splitlines()) == 1
+
+
+def test_explain_says_of_poison_why_there_is_no_verdict(
+    run: Run, filled: Path, tmp_path: Path
+) -> None:
+    memory = PoisonMemory(tmp_path / "state", 7 * 86_400.0)
+    memory.remember([candidate(77)], job_id="20261101-080000-0a1b2c", now_s=time.time())
+    memory.close()
+    status, out, said = run("explain", endpoint(77).netloc)
+    assert (status, out) == (2, "")
+    assert f"{endpoint(77).netloc} has no verdict: it ended the workers" in said
+    assert "in job 20261101-080000-0a1b2c" in said
+    status, _, said = run("explain", endpoint(78).netloc)
+    assert status == 2
+    assert "is not known" in said
