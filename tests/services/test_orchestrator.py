@@ -109,7 +109,7 @@ def test_two_state_directories_do_not_disturb_each_other(state: Path, tmp_path: 
 def test_a_server_that_is_killed_comes_back_where_it_was_with_its_data(state: Path) -> None:
     with running(Settings(), state, workers=1, worker_program=WORKER) as services:
         ask(services.address, "SET", "kept", "yes")
-        pid = of(state, "redis")
+        pid = of(state, "-server")
         os.kill(pid, signal.SIGKILL)
         until(lambda: not exists(pid))
         until(lambda: answers(services.address))
@@ -130,7 +130,7 @@ def test_a_server_that_is_frozen_is_replaced(state: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(PrivateServer, "pace", QUICK)
     settings = Settings(redis=RedisSettings(answer_s=0.5))
     with running(settings, state, workers=1, worker_program=WORKER) as services:
-        pid = of(state, "redis")
+        pid = of(state, "-server")
         os.kill(pid, signal.SIGSTOP)
         until(lambda: not exists(pid))
         until(lambda: answers(services.address))

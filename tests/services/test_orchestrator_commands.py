@@ -67,7 +67,7 @@ def test_a_second_command_takes_over_when_the_first_one_ends(
 def test_many_commands_at_once_have_one_server(state: Path, command: type[Command]) -> None:
     commands = [command(state) for _ in range(4)]
     assert len({one.ready().url.reveal() for one in commands}) == 1
-    of(state, "redis")
+    of(state, "-server")
     random.Random(4).shuffle(commands)
     for one in commands[:-1]:
         one.end(signal.SIGKILL)
