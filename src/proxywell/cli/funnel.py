@@ -139,11 +139,19 @@ def narrowings(report: RefreshReport) -> list[tuple[Stage, int, Counter[str]]]:
     return behind[::-1]
 
 
-def in_words(report: RefreshReport) -> str:
-    """Tell a report: outcome, funnel with the top reasons, what works, pool, what to do."""
+def in_words(report: RefreshReport, *, story_follows: bool = False) -> str:
+    """Tell a report: outcome, funnel with the top reasons, what works, pool, what to do.
+
+    Args:
+        report: Of a job, open or closed.
+        story_follows: The job's time line stands below, so nobody needs to be sent there.
+    """
     parts = [_headline(report), "\n".join(_funnel(report)), "\n".join(_details(report))]
-    parts += [advice(report) or "", next_step(report) or ""]
-    return "\n\n".join(part for part in parts if part)
+    parts.append(advice(report) or "")
+    step = next_step(report) or ""
+    if step and report.items.pending == 0 and not story_follows:
+        step += f" `proxywell job show {report.job_id}` tells what happened when."
+    return "\n\n".join(part for part in [*parts, step] if part)
 
 
 def advice(report: RefreshReport) -> str | None:
@@ -185,21 +193,21 @@ def next_step(report: RefreshReport) -> str | None:
     Returns:
         One or two sentences; None while it runs, and when it ended as was wished.
     """
-    job_id, outcome = report.job_id, report.outcome
+    outcome, wait = report.outcome, f"`proxywell job wait {report.job_id}`"
+    if outcome is Outcome.USABLE and report.items.pending:
+        return f"The job goes on without this command; {wait} waits for its end."
     if outcome in (None, Outcome.COMPLETE, Outcome.USABLE):
         return None
     if report.items.pending:
         return (
-            f"The job is still open: `proxywell job wait {job_id}` goes on with it, `proxywell job "
-            f"cancel {job_id}` ends it and keeps what was checked."
+            f"The job is still open: {wait} goes on with it, `proxywell job cancel "
+            f"{report.job_id}` ends it and keeps what was checked."
         )
-    story = f"`proxywell job show {job_id}` tells what happened when."
-    kept = "What was checked is in the pool" if report.items.checked else "Nothing was checked"
-    if outcome is Outcome.CANCELLED:
-        return f"{kept}; `proxywell refresh` begins anew."
-    if outcome is Outcome.STALLED:
-        return f"{kept}. {_NOBODY.get(report.engine, _NOBODY['local'])} {story}"
-    return f"{_after_failure(report)} {story}" if outcome is Outcome.FAILED else f"{kept}; {story}"
+    if outcome is Outcome.FAILED:
+        return _after_failure(report)
+    kept = "What was checked is in the pool." if report.items.checked else "Nothing was checked."
+    nobody = _NOBODY.get(report.engine, _NOBODY["local"])
+    return f"{kept} {nobody}" if outcome is Outcome.STALLED else kept
 
 
 def _after_failure(report: RefreshReport) -> str:

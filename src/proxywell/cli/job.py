@@ -79,7 +79,10 @@ def show(loaded: Loaded, state_dir: Path, job_id: str, output: Output) -> None:
         del told["moments"]
         show_object(structs.asdict(report) | told, output, str)
         return
-    words = (funnel.in_words(report), timeline_in_words(timeline, engine=report.engine))
+    words = (
+        funnel.in_words(report, story_follows=True),
+        timeline_in_words(timeline, engine=report.engine),
+    )
     show_object(report, output, lambda _: "\n\n".join(part for part in words if part))
 
 

@@ -18,6 +18,7 @@ from proxywell.refresh.wait import Driver, Until, WaitEnd, hard_bound_s, wait
 from proxywell.telemetry.events import FinalisationFailed, emit
 
 EVENTS_AT_ONCE = 1_000
+CALLED_S = 3.0  # workers that were just called are on their way, and not missing
 LEAVE_COLLECT_S = 2.0  # what an interrupted waiter still hands to the pool
 
 
@@ -159,7 +160,7 @@ def _progress(tick: Tick, lead_s: float) -> Progress:
         chunks_done=job.chunks_done + job.chunks_given_up,
         chunks_running=job.running,
         rescued=job.rescued,
-        nodes=tick.nodes,
+        nodes=tick.nodes if tick.nodes or job.seen_s - job.created_s > CALLED_S else None,
         elapsed_s=job.seen_s - job.created_s + lead_s,
         bound_s=job.terms.cap_s + lead_s,
     )

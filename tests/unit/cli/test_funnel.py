@@ -90,7 +90,7 @@ given up (deadline) 580, unreachable 100, others 45
   pool       10 before, 905 after: +900 -5
   source lists/b: answered 404
 
-What was checked is in the pool; `proxywell job show 7f3a` tells what happened when."""
+What was checked is in the pool. `proxywell job show 7f3a` tells what happened when."""
 
 
 def test_a_report_reads_as_a_funnel_with_the_top_reasons() -> None:
@@ -165,20 +165,18 @@ def test_an_open_job_gets_no_advice_though_the_wait_for_it_has_an_outcome() -> N
         (Outcome.COMPLETE, None, 90, "complete: every candidate was checked", None),
         (Outcome.USABLE, "5 work", 90, "usable: 5 work", None),
         (Outcome.PARTIAL, "9 by error", 90, "partly done: 9 by error",
-         "What was checked is in the pool; `proxywell job show j` tells what happened when."),
-        (Outcome.TIMED_OUT, None, 0, "out of time: the bound was met",
-         "Nothing was checked; `proxywell job show j` tells what happened when."),
+         "What was checked is in the pool."),
+        (Outcome.TIMED_OUT, None, 0, "out of time: the bound was met", "Nothing was checked."),
         (Outcome.STALLED, "nobody", 90, "stalled: nobody",
          ("What was checked is in the pool. Its worker processes did not come to work: with "
-          "--workers 1 they say why. `proxywell job show j` tells what happened when.")),
+          "--workers 1 they say why.")),
         (Outcome.CANCELLED, "9 unchecked", 90, "cancelled: 9 unchecked",
-         "What was checked is in the pool; `proxywell refresh` begins anew."),
+         "What was checked is in the pool."),
         (Outcome.FAILED, "the disk is full", 90, "failed: the disk is full",
          ("Mend that and run `proxywell refresh` again; the pool is as it was, and the verdicts "
-          "stay in the ledger for a week. `proxywell job show j` tells what happened when.")),
+          "stay in the ledger for a week.")),
         (Outcome.FAILED, "no judge answers", 0, "failed: no judge answers",
-         ("Nothing was checked, and the pool is as it was; mend that and run it again. "
-          "`proxywell job show j` tells what happened when.")),
+         "Nothing was checked, and the pool is as it was; mend that and run it again."),
     ],
 )  # fmt: skip
 def test_every_outcome_says_why_and_what_is_next(
@@ -189,7 +187,10 @@ def test_every_outcome_says_why_and_what_is_next(
     said = in_words(report)
     assert said.startswith(f"Refresh job j: {headline}\n")
     assert next_step(report) == last
-    assert last is None or said.endswith(last)
+    sent_on = " `proxywell job show j` tells what happened when."
+    assert said.endswith(sent_on) == (last is not None)
+    assert last is None or said.endswith(last + sent_on)
+    assert last is None or in_words(report, story_follows=True).endswith(last)
 
 
 def test_a_stalled_job_on_celery_says_that_workers_are_missing() -> None:
@@ -205,6 +206,13 @@ def test_a_wait_that_ends_before_its_job_says_how_to_go_on(outcome: Outcome) -> 
     said = next_step(report) or ""
     assert "`proxywell job wait j` goes on with it" in said
     assert "`proxywell job cancel j` ends it" in said
+    assert in_words(report).endswith(said)
+
+
+def test_a_job_that_goes_on_after_it_is_usable_says_how_to_wait_for_its_end() -> None:
+    report = of(outcome=Outcome.USABLE, working=40)
+    report.items = OpenItemCounts(planned=100, checked=40, pending=60)
+    assert in_words(report).endswith("`proxywell job wait j` waits for its end.")
 
 
 @pytest.mark.parametrize(
