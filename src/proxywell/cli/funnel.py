@@ -157,6 +157,8 @@ def in_words(report: RefreshReport, *, story_follows: bool = False) -> str:
 def advice(report: RefreshReport) -> str | None:
     """Answer "why is my pool empty?" by the reason that cost most candidates.
 
+    Of a job that was cut short it is the reason for which most were given up.
+
     Returns:
         One or two sentences; None while the job is open, or when proxies were found and what was
         lost is the way of public lists.
@@ -172,19 +174,19 @@ def advice(report: RefreshReport) -> str | None:
         return None
     if causes[FailureKind.JUDGE_UNWELL.value]:  # then the time was spent on waiting for it
         causes[FailureKind.JUDGE_UNWELL.value] += causes.pop("given up (deadline)", 0)
-    dominant = causes.most_common(1)[0][0]
+    given_up = Counter({why: count for why, count in causes.items() if why in _GIVEN_UP and count})
+    cut_short = report.outcome in {Outcome.PARTIAL, Outcome.TIMED_OUT}
+    dominant = (given_up if cut_short and given_up else causes).most_common(1)[0][0]
     if dominant == "given up (deadline)" and report.verdicts.working == 0:
         return _ADVICE["given up without a judge"]
     return _ADVICE[dominant] if report.verdicts.working == 0 or dominant in _MENDABLE else None
 
 
-_MENDABLE: Final = frozenset(
-    {
-        RefusalReason.PRIVATE_ADDRESS.value, FailureKind.JUDGE_UNWELL.value,
-        FailureKind.LOCAL_FAULT.value, FailureKind.INTERNAL.value,
-        "given up (deadline)", "given up (poison)", "given up (error)",
-    }
-)  # fmt: skip
+_GIVEN_UP: Final = frozenset({"given up (deadline)", "given up (poison)", "given up (error)"})
+_MENDABLE: Final = _GIVEN_UP | {
+    RefusalReason.PRIVATE_ADDRESS.value, FailureKind.JUDGE_UNWELL.value,
+    FailureKind.LOCAL_FAULT.value, FailureKind.INTERNAL.value,
+}  # fmt: skip
 
 
 def next_step(report: RefreshReport) -> str | None:

@@ -43,7 +43,7 @@ def _silence(timeline: Timeline, engine: str) -> Iterator[str]:
 def _told(moment: Moment) -> str:
     if moment.count == 1 or moment.what == "claimed":
         return moment.says
-    return f"{moment.count:,} times, the last after {moment.last_s:,.1f} s: {moment.says}"
+    return f"{moment.count:,} times until {moment.last_s:,.1f} s: {moment.says}"
 
 
 def _losses(timeline: Timeline) -> Iterator[str]:

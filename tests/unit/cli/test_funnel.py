@@ -90,6 +90,9 @@ given up (deadline) 580, unreachable 100, others 45
   pool       10 before, 905 after: +900 -5
   source lists/b: answered 404
 
+The time ran out: give more with --deadline-s, or check more at once with --max-sockets and \
+--workers.
+
 What was checked is in the pool. `proxywell job show 7f3a` tells what happened when."""
 
 
@@ -231,6 +234,16 @@ def test_a_job_with_nothing_to_check_does_not_boast_of_it(
     report = of(read=0)
     report.candidates, report.sources = candidates, sources
     assert in_words(report).startswith(f"Refresh job j: nothing to check: {why}\n")
+
+
+def test_of_a_job_cut_short_the_advice_is_about_what_was_given_up() -> None:
+    lost = {GivenUpWhy.POISON: 1}
+    report = of(working=5, failed={"connect_timeout": 94}, given_up=lost)
+    assert advice(report) is None
+    report.outcome = Outcome.PARTIAL
+    assert "please report them" in (advice(report) or "")
+    report.verdicts = VerdictCounts(working=0, by_failure={"connect_timeout": 99})
+    assert "please report them" in (advice(report) or "")
 
 
 def test_poison_is_named_with_what_to_do_and_a_long_list_is_cut() -> None:

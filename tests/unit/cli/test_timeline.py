@@ -8,7 +8,7 @@ STORY = Timeline(
         Moment("asked_for", 0.0, 0.0, 1, "lists are read"),
         Moment("created", 1.2, 1.2, 1, "40,000 candidates in 20 chunks"),
         Moment("claimed", 1.31, 99.0, 23, "a worker took the first chunk; attempts so far: 23"),
-        Moment("rescued", 12.1, 1_015.2, 3, "taken from silent workers, and run again"),
+        Moment("rescued", 12.1, 1_015.2, 3, "taken from silent workers"),
         Moment("left_alone", 20.0, 20.0, 1, "nobody was there for 4,995 s"),
     ],
     [Loss(12.1, 12, 2, "box:4711", "runs again"), Loss(15.0, 13, 0, "box:4711", "given up")],
@@ -23,8 +23,7 @@ GOLDEN = """\
       0.0  asked for      lists are read
       1.2  created        40,000 candidates in 20 chunks
       1.3  claimed        a worker took the first chunk; attempts so far: 23
-     12.1  rescued        3 times, the last after 1,015.2 s: taken from silent workers, and run \
-again
+     12.1  rescued        3 times until 1,015.2 s: taken from silent workers
      20.0  left alone     nobody was there for 4,995 s
 
   seconds  the latest attempts that were lost
