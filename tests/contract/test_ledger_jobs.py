@@ -93,6 +93,17 @@ def test_nobody_there_for_long_is_stalled_and_a_full_worker_is_not(home: Home) -
     assert not ledger.tick(JOB).stalled
 
 
+def test_nobody_is_missed_while_the_books_could_not_be_reached(home: Home) -> None:
+    ledger, clock = home
+    create(ledger, 6, stalled_s=30.0)
+    ledger.tick(JOB)
+    clock.now_s += 29
+    assert not ledger.tick(JOB).stalled
+    for second in range(31):
+        clock.now_s += 1
+        assert ledger.tick(JOB).stalled == (second >= 30)
+
+
 def test_a_new_job_owes_a_bell_for_each_chunk_and_what_is_rung_is_told(home: Home) -> None:
     ledger, clock = home
     create(ledger, 600, chunk_size=3)

@@ -1,12 +1,15 @@
 """A job on a server that forgets, goes back in time and goes away, and waiters that die.
 
 The home is the memory ledger, the journal a real file; workers and waiters take turns on two
-simulated clocks that count from different instants.
+simulated clocks that count from different instants. What happens at a call happens before or
+behind any call to the server, and before or behind any commit of the journal: the waiter dies, the
+server forgets, a second waiter takes a look of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +51,7 @@ TERMS = Terms(
 
 @dataclass(frozen=True)
 class Faults:
-    """Chances per step of the waiter."""
+    """Chances per step of the waiter; those of ``at_call`` per call and per commit."""
 
     forgets: float = 0.0
     rewinds: float = 0.0
@@ -57,9 +60,12 @@ class Faults:
     waiter_dies: float = 0.0
     worker_dies: float = 0.0
     sealing_dies: float = 0.0
+    dies_at_call: float = 0.0
+    forgets_at_call: float = 0.0
+    second_at_call: float = 0.0
 
 
-class WaiterDiedError(Exception):
+class WaiterDiedError(BaseException):
     pass
 
 
@@ -95,14 +101,31 @@ class Server:
 
         def reach(*given: Any, **named: Any) -> Any:
             world = self._world
-            if name != "close" and world.now_s < world.away_until_s:
+            if name == "close":
+                return None
+            world.instant()
+            if world.now_s < world.away_until_s:
                 raise StoreAwayError("away")
             answer = step(*given, **named)
-            if name not in ("create", "close") and world.meets(world.faults.reply_lost):
+            world.instant()
+            if name != "create" and world.meets(world.faults.reply_lost):
                 raise StoreAwayError("the reply was lost")
             return answer
 
         return reach
+
+
+class MortalJournal(Journal):
+    """A journal whose process may die before or behind any commit."""
+
+    world: World
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with super()._transaction():
+            yield
+            self.world.death()
+        self.world.instant()
 
 
 class World:
@@ -132,27 +155,47 @@ class World:
         self._held: list[tuple[Claim, float]] = []
         self._serial = 0
         self.checks = 0
-        self.ledger = self._open()
+        self._second: Any = None
         self.all = candidates(items)
-        job = NewJob(JOB, items, TERMS, b"{}", 0.0)
-        assert self.ledger.create(job, blocks(list(self.all), TERMS.chunk_size))
+        self.ledger = self._created()
 
     def meets(self, chance: float) -> bool:
         return self.now_s < self.faulty_s and self.draw.random() < chance
 
+    def instant(self) -> None:
+        """Between two steps of a waiter: anything may happen."""
+        self.death()
+        if self.meets(self.faults.forgets_at_call):
+            self.home._jobs.clear()
+        second = self._second
+        if second is not None and self.meets(self.faults.second_at_call):
+            self._second = None  # it is in its look: not again within
+            try:
+                self._one_look(second, Collector(second, JOB, 1, self.pool))
+            except (StoreBusyError, WaiterDiedError):
+                pass
+            finally:
+                self._second = second
+
+    def death(self) -> None:
+        if self.meets(self.faults.dies_at_call):
+            raise WaiterDiedError
+
     def run(self, *, bound_s: float = 1_000.0) -> JobRow:
         """Until the job is final; an AssertionError if it is not within the bound."""
         collector = self._collector()
+        if self.faults.second_at_call:
+            self._second = self._living()
         while self.now_s < bound_s:
             self._something_breaks()
             try:
-                line = self._one_look(collector)
+                line = self._one_look(self.ledger, collector)
             except StoreBusyError:
                 pass
             except WaiterDiedError:
                 self.ledger.close()
                 self._work(self.draw.uniform(0.0, 10.0))
-                self.ledger = self._open()
+                self.ledger = self._living()
                 collector = self._collector()
             else:
                 if line.state is JobState.DONE:
@@ -162,24 +205,49 @@ class World:
 
     def close(self) -> None:
         self.ledger.close()
+        if self._second is not None:
+            self._second.close()
 
     # --- the waiter
 
     def _open(self) -> Any:
-        journal = Journal(self._journal_path, clock=lambda: 100.0 + self.now_s, boot="b")
+        MortalJournal.world = self
+        journal = MortalJournal(self._journal_path, clock=lambda: 100.0 + self.now_s, boot="b")
         return self._view(Server(self), journal)
+
+    def _created(self) -> Any:
+        """A ledger with the job, however often its creator died on the way."""
+        while True:  # ends when a creator lives long enough: faults stop
+            ledger = self._living()
+            if JOB in {line.job_id for line in ledger.jobs()}:
+                return ledger
+            job = NewJob(JOB, self.items, TERMS, b"{}", 0.0)
+            try:
+                assert ledger.create(job, blocks(list(self.all), TERMS.chunk_size))
+            except WaiterDiedError:
+                ledger.close()
+                self.now_s += 1.0
+            else:
+                return ledger
+
+    def _living(self) -> Any:
+        while True:  # as above
+            try:
+                return self._open()
+            except WaiterDiedError:
+                self.now_s += 1.0
 
     def _collector(self) -> Collector:
         return Collector(self.ledger, JOB, 1, self.pool)
 
-    def _one_look(self, collector: Collector) -> JobRow:
-        line: JobRow = self.ledger.tick(JOB).job
+    def _one_look(self, ledger: Any, collector: Collector) -> JobRow:
+        line: JobRow = ledger.tick(JOB).job
         if self.meets(self.faults.waiter_dies):
             raise WaiterDiedError
         collector.collect()
         if line.state in (JobState.CLOSED, JobState.FINALISING):
-            finalise(self.ledger, _Sealing(self), collector, job_id=JOB)
-            line = self.ledger.status(JOB)
+            finalise(ledger, _Sealing(self), collector, job_id=JOB)
+            line = ledger.status(JOB)
         return line
 
     # --- the server and its workers

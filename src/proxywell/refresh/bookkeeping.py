@@ -119,10 +119,11 @@ class Bookkeeping:
         """Look at when the books were last reached, before silence is held against anybody.
 
         If nobody came for most of a lease, the books were away and not the workers: every
-        lease gets a fresh term. If nobody came for so long that the job was left alone (its
-        process died and a new one goes on), that time does not count against its deadline. If
-        the clock began anew (the machine did), every lease is over. If it was put back, what was
-        noted goes back with it, or nothing would be due before it is what it was.
+        lease gets a fresh term, and nobody could say that he is there. If nobody came for so
+        long that the job was left alone (its process died and a new one goes on), that time does
+        not count against its deadline. If the clock began anew (the machine did), every lease is
+        over. If it was put back, what was noted goes back with it, or nothing would be due
+        before it is what it was.
         """
         job = self.job
         away_s = self.now_s - job.seen_s
@@ -134,6 +135,8 @@ class Bookkeeping:
             self.books.renew_all(self.now_s + job.terms.lease_s)
             if away_s > job.terms.stalled_s:
                 self._skip(away_s)
+            else:
+                job.alive_s += away_s
         elif job.state is not JobState.DONE and away_s < -job.terms.lease_s:
             self.books.renew_all(self.now_s + job.terms.lease_s)
             self._skip(away_s)

@@ -196,7 +196,9 @@ class RefreshRoom:
             end = carrier.wait(until, bound_s)
             if end is not WaitEnd.REACHED and close_at_bound:
                 self._end(job_id, end)
-                carrier.wait(Until.FINALISED, FINAL_S)
+                if carrier.wait(Until.FINALISED, FINAL_S) is not WaitEnd.REACHED:
+                    self._end(job_id, end)  # a server that went away meanwhile is left behind
+                    carrier.wait(Until.FINALISED, FINAL_S)
         except KeyboardInterrupt:
             carrier.leave()
             self._announce(JobLeftOpen(job_id=job_id, state_dir=str(self._state_dir)))

@@ -73,6 +73,8 @@ function rules._arrive()
     books.renew_all(now_s + job.terms.lease_s)
     if away_s > job.terms.stalled_s then
       rules._skip(away_s)
+    else
+      job.alive_s = job.alive_s + away_s
     end
   elseif job.state ~= 'done' and away_s < -job.terms.lease_s then
     books.renew_all(now_s + job.terms.lease_s)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.bookkeeping import move_instants
 from proxywell.refresh.books import ChunkRow, ChunkState, JobRow, JobState, LedgerEvent, Part
 from proxywell.refresh.holding import candidates_of
@@ -50,6 +53,14 @@ class Cursor(Struct, frozen=True):
     is_told: bool = False
 
 
+class Ending(NamedTuple):
+    """How a job is ended: as ``LedgerRules.cancel`` takes it."""
+
+    items_why: GivenUpWhy
+    why: str
+    detail: str | None = None
+
+
 def mark(part: Part) -> int:
     """What tells a part from another one with the same number, after a server went back in time."""
     return zlib.crc32(part.body, zlib.crc32(_pack((part.chunk_id, part.items))))
@@ -69,10 +80,17 @@ class Journal(SqliteLedger):
             self._put_cursor(job.job_id, Cursor(job.epoch))
         if not self.create(job, blocks):
             return False
-        with self._transaction():
+        with self._lasting():
             for table in ("chunk", "event"):
                 self._db.execute(f"DELETE FROM {table} WHERE job = ?", (job.job_id,))  # noqa: S608
         return True
+
+    def forget(self, job_id: str) -> None:
+        """Drop a copy whose job no server would take."""
+        with self._transaction():
+            self._db.execute("DELETE FROM job WHERE id = ?", (job_id,))
+            self._db.execute("DELETE FROM copy WHERE job = ?", (job_id,))
+        self._drop_rows(job_id)
 
     def cursor(self, job_id: str) -> Cursor | None:
         """How far a copy was read; None for a job that was always here."""
@@ -158,36 +176,36 @@ class Journal(SqliteLedger):
                 self._keep_summary(job_id, summary)
         return kept
 
-    def next_epoch(self, job_id: str, lost: int) -> NewJob | None:
+    def next_epoch(self, job_id: str, read: Cursor, beyond: int = 0) -> NewJob | None:
         """What makes the job exist again on a server that has lost it.
 
         Args:
             job_id: The job.
-            lost: The epoch that the server has lost.
+            read: The cursor of the books that the server has lost.
+            beyond: An epoch that the server knows; the new one is later.
 
         Returns:
-            The job with what is settled; None if somebody else has raised the epoch meanwhile.
+            The job with what is settled; None if somebody else has moved the cursor meanwhile.
         """
-        with self._transaction():
-            cursor = self.cursor(job_id)
-            if cursor is None or cursor.epoch != lost or cursor.is_home:
+        line, settled, working = self.status(job_id), self.settled(job_id), self.working(job_id)
+        epoch = max(read.epoch, beyond) + 1
+        with self._lasting():  # or a loss of power would let the server be ahead of us
+            if self.cursor(job_id) != read or read.is_home:
                 return None
-            line = self.status(job_id)
-            settled = self.settled(job_id)
-            self._put_cursor(job_id, Cursor(lost + 1))
+            self._put_cursor(job_id, Cursor(epoch))
         return NewJob(
             job_id,
             line.items,
             line.terms,
             self.spec(job_id),
             line.created_at_s,
-            epoch=lost + 1,
+            epoch=epoch,
             settled=settled,
-            working=self.working(job_id),
+            working=working,
             age_s=max(0.0, self._clock() - line.created_s),
         )
 
-    def come_home(self, job_id: str, *, told: bool) -> None:
+    def come_home(self, job_id: str, *, told: bool, end: Ending | None = None) -> bool:
         """Let the job's books be here from now on; what is not settled is open, as one chunk.
 
         A job that was closed and of which nothing is missing stays closed.
@@ -195,43 +213,44 @@ class Journal(SqliteLedger):
         Args:
             job_id: The job.
             told: Whether the server has nothing of it any more.
+            end: Close what is open in the same step.
+
+        Returns:
+            False if somebody else has moved the cursor meanwhile.
         """
-        with self._transaction():
-            cursor = self.cursor(job_id)
-            if cursor is None or cursor.is_home:
-                return
+        read = self.cursor(job_id)
+        if read is None or read.is_home:
+            return True
+        missing, working = self.missing(job_id), self.working(job_id)
+        with self._lasting():
+            if self.cursor(job_id) != read:
+                return False
+            self._put_cursor(job_id, replace(read, is_home=True, is_told=told))
             line = self.status(job_id)
-            self._put_cursor(job_id, replace(cursor, is_home=True, is_told=told))
             if line.state is JobState.DONE:
-                return
-            self._db.execute("DELETE FROM chunk WHERE job = ?", (job_id,))
-            missing = self.missing(job_id)
+                return True
             now_s = self._clock()
-            line = replace(line, seen_s=now_s, alive_s=now_s, fin_token=None)
+            line = replace(line, boot=self._boot, seen_s=now_s, alive_s=now_s, fin_token=None)
             if line.state is not JobState.OPEN and count(missing) == line.items_given_up:
                 self._put_line(replace(line, state=JobState.CLOSED))
-                return
-            chunk = ChunkRow(line.next_chunk, ChunkState.READY, missing, place=0)
+                return True
+            self._put_line(_opened_again(line, missing, working))
             if missing:
+                chunk = ChunkRow(line.next_chunk, ChunkState.READY, missing, place=0)
+                self._db.execute("DELETE FROM chunk WHERE job = ?", (job_id,))
                 self._db.execute(INSERT_CHUNK, (job_id, chunk.id, *columns(chunk)))
-            open_chunks = int(bool(missing))
-            self._put_line(
-                replace(
-                    line,
-                    state=JobState.OPEN,
-                    why=None,
-                    detail=None,
-                    closed_s=None,
-                    given_up={},
-                    checked=line.items - count(missing),
-                    working=self.working(job_id),
-                    ready=open_chunks,
-                    running=0,
-                    chunks=line.chunks_done + open_chunks,
-                    chunks_given_up=0,
-                    next_chunk=chunk.id + 1,
-                )
-            )
+            with self._opened(job_id) as rules:
+                if end is None:
+                    rules.tick(frozenset())
+                else:
+                    rules.cancel(*end)
+        return True
+
+    def is_complete(self, job_id: str) -> bool:
+        """Whether the job was closed, and all that it knows of its items is here."""
+        line = self.status(job_id)
+        settled = count(self.settled(job_id))
+        return line.state is not JobState.OPEN and settled == line.items - line.items_given_up
 
     def was_told(self, job_id: str) -> None:
         """The server has given up its books of a job that came home."""
@@ -283,6 +302,18 @@ class Journal(SqliteLedger):
 
     # --- one step's parts
 
+    @contextmanager
+    def _lasting(self) -> Iterator[None]:
+        """One step that survives a loss of power from its return on, and all before it too."""
+        with self._sentences():
+            self._db.execute("PRAGMA synchronous = FULL")
+        try:
+            with self._transaction():
+                yield
+        finally:
+            with self._sentences():
+                self._db.execute("PRAGMA synchronous = NORMAL")
+
     def _put_cursor(self, job_id: str, cursor: Cursor) -> None:
         self._db.execute(
             "INSERT OR REPLACE INTO copy VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -315,6 +346,26 @@ def open_journal(state_dir: Path) -> Journal:
         StateError: The directory or file cannot be made, read or written.
     """
     return Journal(ledger_file(state_dir))
+
+
+def _opened_again(line: JobRow, missing: Spans, working: int) -> JobRow:
+    """The line of a job of which one chunk holds what is missing."""
+    open_chunks = int(bool(missing))
+    return replace(
+        line,
+        state=JobState.OPEN,
+        why=None,
+        detail=None,
+        closed_s=None,
+        given_up={},
+        checked=line.items - count(missing),
+        working=working,
+        ready=open_chunks,
+        running=0,
+        chunks=line.chunks_done + open_chunks,
+        chunks_given_up=0,
+        next_chunk=line.next_chunk + open_chunks,
+    )
 
 
 def _pairs(rows: Iterable[tuple[bytes]]) -> Iterator[tuple[int, int]]:

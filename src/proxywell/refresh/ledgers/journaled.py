@@ -7,13 +7,12 @@ one that is away when the wait's bound is met loses it: the job comes home and e
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from msgspec.structs import replace
 
-from proxywell.errors import StateError, StoreBusyError, UnknownJobError
+from proxywell.errors import StateError, StoreAwayError, StoreBusyError, UnknownJobError
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import (
     NOTHING,
@@ -32,12 +31,13 @@ from proxywell.refresh.books import (
     Tick,
     Worker,
 )
-from proxywell.refresh.ledgers.journal import Cursor, Journal, mark
+from proxywell.refresh.ledgers.journal import Cursor, Ending, Journal, mark
 from proxywell.refresh.ports import Block, Ledger, NewJob
 from proxywell.refresh.spans import Spans, count
 from proxywell.telemetry.events import JobCameHome, JobGivenAgain, ServerBack, ServerSilent, emit
 
 PULLED_AT_ONCE: Final = 100
+_GIVEN_AT_MOST: Final = 3  # in one look
 _WHY_OF_ITEMS: Final = {
     "timed_out": GivenUpWhy.DEADLINE,
     "enough": GivenUpWhy.ENOUGH,
@@ -64,49 +64,83 @@ class JournaledLedger:
         """Write the journal, then the server; one that is away gets the job at the next tick."""
         if not self._journal.keep(job, blocks):
             return False
-        with contextlib.suppress(StoreBusyError):
+        try:
             self._home.create(job, self._journal.all_blocks(job.job_id))
+        except StoreBusyError:
+            pass
+        except StateError:
+            self._journal.forget(job.job_id)
+            raise
         return True
 
     def tick(self, job_id: str) -> Tick:
-        """Tick there, and read what is new; a job that was lost there is created again."""
-        cursor = self._away(job_id)
-        if cursor is None:
+        """Tick there, and read what is new; a job that was lost there is created again.
+
+        A job that is closed, and of which everything was read, needs no server to be finalised:
+        it comes home if that does not answer.
+        """
+        if self._is_here(job_id):
             return self._journal.tick(job_id)
         try:
-            tick = self._tick(job_id, cursor)
-        except StoreBusyError as error:
+            tick = self._tick(job_id)
+        except StoreAwayError as error:
+            if self._journal.is_complete(job_id):
+                self._come_home(job_id, str(error), told=False)
+                return self._journal.tick(job_id)
             self._told.silence(job_id, str(error))
             raise
         self._told.answer(job_id)
         return tick
 
-    def _tick(self, job_id: str, cursor: Cursor) -> Tick:
-        try:
-            tick = self._home.tick(job_id)
-            line = self._pull(tick.job)
-        except (UnknownJobError, _Rewound):
-            self._lost(job_id, cursor)
-            if self._away(job_id) is None:
+    def _tick(self, job_id: str) -> Tick:
+        for _ in range(_GIVEN_AT_MOST):
+            cursor = self._away(job_id)
+            if cursor is None:
                 return self._journal.tick(job_id)
-            tick = self._home.tick(job_id)
-            line = self._pull(tick.job)
-        return replace(tick, job=line)
+            known = 0
+            try:
+                tick = self._home.tick(job_id)
+                return replace(tick, job=self._pull(tick.job))
+            except UnknownJobError:
+                pass
+            except _Rewound as rewound:
+                known = rewound.epoch
+            self._lost(job_id, cursor, known)
+        raise StoreBusyError(f"job {job_id} is lost again and again by its server")
 
     def cancel(
         self, job_id: str, items_why: GivenUpWhy, why: str, detail: str | None = None
     ) -> bool:
         """Cancel there; where that cannot be, the job comes home and is cancelled here."""
-        if not self._is_here(job_id):
-            try:
-                return self._home.cancel(job_id, items_why, why, detail)
-            except (StoreBusyError, UnknownJobError) as error:
-                self._journal.come_home(job_id, told=isinstance(error, UnknownJobError))
-                emit(JobCameHome(job_id=job_id, reason=str(error)))
-        return self._journal.cancel(job_id, items_why, why, detail)
+        if self._is_here(job_id):
+            return self._journal.cancel(job_id, items_why, why, detail)
+        try:
+            cancelled = self._home.cancel(job_id, items_why, why, detail)
+        except (StoreBusyError, UnknownJobError) as error:
+            told = isinstance(error, UnknownJobError)
+            before = self._journal.status(job_id).state
+            self._come_home(job_id, str(error), told=told, end=Ending(items_why, why, detail))
+            return before is JobState.OPEN
+        self.status(job_id)  # the journal knows it from now on
+        return cancelled
 
     def fin_claim(self, job_id: str, token: str) -> FinAnswer:
-        """See ``LedgerRules.fin_claim``; WAIT for a job that the server has lost."""
+        """See ``LedgerRules.fin_claim``; WAIT for a job that the server has lost.
+
+        Also WAIT until everything is read: nothing is sealed that misses a verdict.
+        """
+        if self._is_here(job_id):
+            return self._journal.fin_claim(job_id, token)
+        try:
+            line = self._pull(self._home.status(job_id))
+            if line.state is JobState.DONE:
+                return FinAnswer.DUP
+            if not self._journal.is_complete(job_id):
+                return FinAnswer.WAIT
+        except _Rewound:
+            return FinAnswer.WAIT
+        except UnknownJobError:
+            return FinAnswer.WAIT
         return self._fin(job_id, lambda ledger: ledger.fin_claim(job_id, token))
 
     def fin_beat(self, job_id: str, token: str) -> FinAnswer:
@@ -127,13 +161,13 @@ class JournaledLedger:
             return self._journal.fin_commit(job_id, token, summary)
         try:
             answer = self._home.fin_commit(job_id, token, summary)
-        except UnknownJobError:
-            self._journal.come_home(job_id, told=True)
+        except UnknownJobError as error:
+            self._come_home(job_id, str(error), told=True)
             if self._journal.fin_claim(job_id, token) is not FinAnswer.OK:
                 return FinAnswer.WAIT
             return self._journal.fin_commit(job_id, token, summary)
         if answer in (FinAnswer.OK, FinAnswer.DUP):
-            self._pull(self._home.status(job_id))
+            self.status(job_id)
         return answer
 
     def status(self, job_id: str) -> JobRow:
@@ -142,7 +176,7 @@ class JournaledLedger:
             return self._journal.status(job_id)
         try:
             return self._pull(self._home.status(job_id))
-        except (StoreBusyError, UnknownJobError):
+        except (StoreBusyError, UnknownJobError, _Rewound):
             return self._journal.status(job_id)
 
     def summary(self, job_id: str) -> bytes | None:
@@ -157,10 +191,6 @@ class JournaledLedger:
 
     def parts(self, job_id: str, after: int, limit: int) -> list[Part]:
         """Verdicts in the order in which the journal took them, across all epochs."""
-        kept = self._journal.parts(job_id, after, limit)
-        if kept or self._is_here(job_id) or limit <= 0:
-            return kept
-        self._pull(self._home.status(job_id))
         return self._journal.parts(job_id, after, limit)
 
     def events(self, job_id: str, after: int, limit: int) -> list[LedgerEvent]:
@@ -180,12 +210,18 @@ class JournaledLedger:
         return self._journal.jobs()
 
     def leases(self, job_id: str) -> list[Lease]:
-        """All running attempts."""
-        return self._at(job_id).leases(job_id)
+        """All running attempts; none of a job that the server has lost."""
+        try:
+            return self._at(job_id).leases(job_id)
+        except UnknownJobError:
+            return []
 
     def expire(self, job_id: str, held: Sequence[tuple[int, str]]) -> int:
-        """See ``LedgerRules.expire``."""
-        return self._at(job_id).expire(job_id, held)
+        """See ``LedgerRules.expire``; 0 for a job that the server has lost."""
+        try:
+            return self._at(job_id).expire(job_id, held)
+        except UnknownJobError:
+            return 0
 
     def nodes(self, job_id: str) -> frozenset[str]:
         """Mains that live, for this job."""
@@ -236,6 +272,8 @@ class JournaledLedger:
             if cursor.is_home and not cursor.is_told:
                 try:
                     self._home.cancel(job_id, GivenUpWhy.CANCELLED, "cancelled")
+                    self._home.fin_claim(job_id, job_id)
+                    self._home.fin_commit(job_id, job_id, b"")
                 except UnknownJobError:
                     pass
                 except StateError:
@@ -268,19 +306,26 @@ class JournaledLedger:
         except UnknownJobError:
             return FinAnswer.WAIT  # the next tick gives it to the server again
 
+    def _come_home(
+        self, job_id: str, reason: str, *, told: bool, end: Ending | None = None
+    ) -> None:
+        while not self._journal.come_home(job_id, told=told, end=end):
+            continue  # somebody else has read on; ends since the server has no more for long
+        emit(JobCameHome(job_id=job_id, reason=reason))
+
     def _pull(self, line: JobRow) -> JobRow:
         """Read what is new there into the journal; the line in the journal's terms.
 
         Raises:
-            _Rewound: The server has lost what was read from it.
+            _Rewound: The server has lost what was read from it, or we what was given to it.
         """
         job_id = line.job_id
-        while True:  # ends when nothing more is there, or somebody else reads it
-            cursor = self._journal.cursor(job_id)
-            if cursor is None or cursor.is_home or cursor.epoch < line.epoch:
+        while True:  # ends when nothing more is there
+            cursor = self._away(job_id)
+            if cursor is None:
                 return self._journal.status(job_id)
-            if cursor.epoch > line.epoch:
-                raise _Rewound
+            if cursor.epoch != line.epoch:
+                raise _Rewound(line.epoch)
             parts = self._new_parts(line, cursor)
             events: list[LedgerEvent] = []
             if line.events > cursor.event:
@@ -292,10 +337,16 @@ class JournaledLedger:
                 else:
                     summary = self._home.summary(job_id)
             kept = self._journal.append(now, cursor, parts, events, summary)
-            if kept is None:
-                return self._journal.status(job_id)
-            if not parts and not events:
-                return kept
+            if kept is None or parts or events:
+                continue
+            if kept.state in (JobState.CLOSED, JobState.FINALISING):
+                self._must_be_complete(line)
+            return kept
+
+    def _must_be_complete(self, line: JobRow) -> None:
+        """Whoever closed a job had all of it; what is not among the parts there was lost there."""
+        if not self._journal.is_complete(line.job_id):
+            raise _Rewound(line.epoch)
 
     def _new_parts(self, line: JobRow, cursor: Cursor) -> list[Part]:
         """Parts behind the last one that was read, once that one was found as it was read."""
@@ -304,23 +355,28 @@ class JournaledLedger:
         known = bool(cursor.part)
         read = self._home.parts(line.job_id, cursor.part - known, PULLED_AT_ONCE + known)
         if known and not (read and read[0].seq == cursor.part and mark(read[0]) == cursor.mark):
-            raise _Rewound
+            raise _Rewound(line.epoch)
         return read[known:]
 
-    def _lost(self, job_id: str, cursor: Cursor) -> None:
-        """The server has lost the job or a part of it: end it here, or give it there again."""
+    def _lost(self, job_id: str, cursor: Cursor, known: int) -> None:
+        """The server has lost the job or a part of it: end it here, or give it there again.
+
+        Args:
+            job_id: The job.
+            cursor: As it was before the server was asked.
+            known: The epoch that the server knows; 0: none.
+        """
         line = self._journal.status(job_id)
-        closed = line.state is not JobState.OPEN
-        if closed and count(self._journal.missing(job_id)) == line.items_given_up:
-            self._journal.come_home(job_id, told=True)
+        if line.why is not None or self._journal.is_complete(job_id):
+            why = line.why or ""
+            end = Ending(_WHY_OF_ITEMS[why], why, line.detail) if why else None
+            self._come_home(job_id, "it lost the job after its end", told=not known, end=end)
             return
-        job = self._journal.next_epoch(job_id, cursor.epoch)
+        job = self._journal.next_epoch(job_id, cursor, known)
         if job is None:
             raise StoreBusyError(f"job {job_id} is being given to the server again by another wait")
         self._home.create(job, self._journal.all_blocks(job_id))
         emit(JobGivenAgain(job_id=job_id, epoch=job.epoch, missing=job.items - count(job.settled)))
-        if closed and line.why is not None:
-            self._home.cancel(job_id, _WHY_OF_ITEMS[line.why], line.why, line.detail)
 
 
 class _Outage:
@@ -343,4 +399,12 @@ class _Outage:
 
 
 class _Rewound(Exception):  # noqa: N818 - an answer, no fault
-    """What was read on the server is not there any more: it was restored from an older copy."""
+    """The server has other books than those that were read: it, or we, went back to a copy.
+
+    Attributes:
+        epoch: Of the books there.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(epoch)
+        self.epoch = epoch
