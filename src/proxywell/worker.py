@@ -42,13 +42,13 @@ from proxywell.refresh.ledgers.redis import RedisLedger, open_redis_ledger
 from proxywell.refresh.ledgers.redis_address import RedisAddress
 from proxywell.refresh.ports import CandidateChecker
 from proxywell.refresh.shift import Shift, ShiftEnd, ShiftTerms
-from proxywell.telemetry.events import (
+from proxywell.telemetry.events import emit
+from proxywell.telemetry.work import (
     DoorbellIgnored,
     DoorbellsLost,
     WorkerCannotCheck,
     WorkerMainEnded,
     WorkerStarted,
-    emit,
 )
 
 CheckerOf: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[CandidateChecker]]

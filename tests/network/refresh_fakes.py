@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -67,7 +68,8 @@ class Habits:
     """How the fake checker behaves; picklable, so that children can have it too.
 
     ``log``: one line ``item pid`` is appended for each verdict. ``deferred``: one in so many is
-    deferred when impatient. ``deadly``: checking this one kills the process.
+    deferred when impatient. ``deadly``: checking this one kills the process. ``spins``, ``sleeps``:
+    checking this one keeps the loop, for ever in Python code, for 8 s in the system.
     """
 
     delay_s: float = 0.01
@@ -77,6 +79,8 @@ class Habits:
     deadly: frozenset[int] = frozenset()
     raises: frozenset[int] = frozenset()
     hangs: frozenset[int] = frozenset()
+    spins: frozenset[int] = frozenset()
+    sleeps: frozenset[int] = frozenset()
     no_judge: bool = False
     crashes: bool = False
 
@@ -137,6 +141,10 @@ class FakeChecker:
         at = number(candidate)
         if at in self._habits.deadly:
             os._exit(9)
+        while at in self._habits.spins:
+            pass
+        while at in self._habits.sleeps:
+            time.sleep(8.0)
         if self._habits.deferred and not patient and at % self._habits.deferred == 0:
             done(None)
             return

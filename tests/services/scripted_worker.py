@@ -23,6 +23,7 @@ from tests.network.refresh_fakes import Habits
 
 ROOT = Path(__file__).parents[2]
 _SCRIPT = "PROXYWELL_TEST_WORKER"
+_SETS = ("deadly", "raises", "hangs", "spins", "sleeps")
 
 
 def start(
@@ -35,9 +36,7 @@ def start(
     log: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start one; the caller ends it, by its pid."""
-    given = asdict(habits) | {
-        name: sorted(getattr(habits, name)) for name in ("deadly", "raises", "hangs")
-    }
+    given = asdict(habits) | {name: sorted(getattr(habits, name)) for name in _SETS}
     settings = refresh or RefreshSettings()
     script = {
         "url": url,
@@ -60,7 +59,7 @@ def start(
 def main() -> int:
     script = json.loads(os.environ[_SCRIPT])
     given = script["habits"]
-    for name in ("deadly", "raises", "hangs"):
+    for name in _SETS:
         given[name] = frozenset(given[name])
     habits = Habits(**given)
     settings = Settings(

@@ -239,6 +239,15 @@ class RefreshSettings(Section, frozen=True, forbid_unknown_fields=True, kw_only=
             description="Attempts at a chunk; those lost with their node do not count.",
         ),
     ] = 8
+    hang_s: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=DAY_S,
+            description="Seconds for which a check may keep a worker's loop; then it is "
+            "interrupted and its chunk handed back.",
+        ),
+    ] = 30.0
     errors_max: Annotated[
         int, Meta(ge=1, le=100, description="Errors a chunk may raise before it is given up.")
     ] = 2

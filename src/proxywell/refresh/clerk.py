@@ -7,6 +7,7 @@ and the submit of the same chunk cannot cross.
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -21,7 +22,9 @@ from proxywell.errors import StateError
 from proxywell.refresh.books import NOTHING, Beat, BeatAnswer, Claim, NoClaim, SubmitAnswer, Worker
 from proxywell.refresh.holding import Holding, candidates_of
 from proxywell.refresh.ports import Bell, Ledger
+from proxywell.refresh.standstill import LoopHungError, LoopThread, Remedy, Standstill
 from proxywell.telemetry.events import LedgerTroubled, emit
+from proxywell.telemetry.work import CheckHung
 
 NEWS_GAP_S = 0.2  # working proxies are told at once, but not more often than this
 RETRY_S = 0.25
@@ -55,6 +58,8 @@ class Clerk:
         beat_s: How often leases are renewed.
         bell: Rung when there is news for waiters.
         listener: Told what the ledger answers.
+        loop: The thread on which checks run; None: nobody looks whether it moves.
+        hang_s: For how long it may stand still.
     """
 
     def __init__(
@@ -66,6 +71,8 @@ class Clerk:
         beat_s: float,
         bell: Bell,
         listener: Listener,
+        loop: LoopThread | None = None,
+        hang_s: float = math.inf,
     ) -> None:
         self._job_id = job_id
         self._worker = worker
@@ -77,6 +84,8 @@ class Clerk:
         self._held: dict[str, Holding] = {}  # by token: a chunk that was lost may come again
         self._ended: dict[str, Holding] = {}
         self._news = threading.Event()
+        self._loop = loop
+        self._standstill = Standstill(hang_s, look_max_s=2 * beat_s, now_s=time.monotonic())
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
 
     def start(self) -> None:
@@ -98,6 +107,10 @@ class Clerk:
         if not self._news.is_set():
             self._news.set()
             self._orders.put(lambda _ledger: None)
+
+    def moved(self) -> None:
+        """The loop moves."""
+        self._standstill.move()
 
     def leave(self, timeout_s: float) -> bool:
         """Report what is ready, release the rest, and end; False if that took too long."""
@@ -133,6 +146,30 @@ class Clerk:
                 self._news.clear()
                 self._beat(ledger)
                 told_s = time.monotonic()
+            self._look_at_loop(ledger)
+
+    def _look_at_loop(self, ledger: Ledger) -> None:
+        if self._loop is None:
+            return
+        remedy = self._standstill.look(time.monotonic())
+        if remedy is Remedy.INTERRUPT:
+            self._hand_back(ledger)
+            self._loop.interrupt()
+        elif remedy is Remedy.END:
+            self._loop.end()
+
+    def _hand_back(self, ledger: Ledger) -> None:
+        """One of those that are held keeps the loop: let the rules find out which."""
+        held = [(holding.claim.chunk_id, token) for token, holding in self._held.items()]
+        stood_s = round(self._standstill.stood_s, 1)
+        emit(CheckHung(job_id=self._job_id, chunks=len(held), stood_s=stood_s))
+        self._held.clear()
+        self._listener.broken(LoopHungError())
+        try:
+            ledger.expire(self._job_id, held)
+        except StateError as error:  # their leases run out instead
+            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+        self._bell.ring()
 
     def _claim(self, ledger: Ledger, promise: _Claiming) -> None:
         if not promise.set_running_or_notify_cancel():

@@ -22,6 +22,7 @@ from proxywell.refresh.books import NoClaim, Worker
 from proxywell.refresh.clerk import Clerk
 from proxywell.refresh.holding import Holding
 from proxywell.refresh.ports import CandidateChecker, Ledger, LoopBell
+from proxywell.refresh.standstill import LoopThread
 
 STARTS_MAX = 256  # between two looks at the loop
 LOOK_S = 0.25  # how soon to look again when nothing woke us: for room, for chunks
@@ -45,11 +46,13 @@ class ShiftTerms(Struct, frozen=True):
         beat_s: Between two beats.
         shift_s: For how long chunks are claimed.
         idle_s: A shift that holds nothing and is given nothing for so long ends.
+        hang_s: A check that keeps the loop for so long is interrupted.
     """
 
     beat_s: float
     shift_s: float
     idle_s: float = math.inf
+    hang_s: float = math.inf
 
 
 class Shift:
@@ -62,6 +65,7 @@ class Shift:
         checker: Where candidates are checked.
         terms: See there.
         bell: Wakes the shift when there may be work; rung when there is news.
+        thread: The loop's own, to interrupt a check that hangs; None: nobody does.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Shift:
         checker: CandidateChecker,
         terms: ShiftTerms,
         bell: LoopBell,
+        thread: LoopThread | None = None,
     ) -> None:
         self._checker = checker
         self._terms = terms
@@ -85,6 +90,8 @@ class Shift:
             beat_s=terms.beat_s,
             bell=bell,
             listener=self,
+            loop=thread,
+            hang_s=terms.hang_s,
         )
         self._held: set[Holding] = set()
         self._queue: deque[Holding] = deque()  # those with candidates to start
@@ -101,10 +108,12 @@ class Shift:
         What is held at the end is reported as far as it is ready, and released.
 
         Raises:
+            LoopHungError: A check kept the loop for ``hang_s`` and was interrupted.
             Exception: A bug in the checker or the clerk; leases then run out by themselves.
         """
         over_s = time.monotonic() + self._terms.shift_s
         self._clerk.start()
+        moving = asyncio.create_task(self._move())
         fileno = self._bell.fileno()
         if fileno is not None:
             self._loop.add_reader(fileno, self._rung)
@@ -116,6 +125,7 @@ class Shift:
             for holding in list(self._held):
                 holding.drop()
             await asyncio.to_thread(self._clerk.leave, LEAVE_MAX_S)
+            moving.cancel()
 
     def leave(self) -> None:
         """Claim and start nothing more; ``run`` ends soon."""
@@ -202,6 +212,11 @@ class Shift:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), LOOK_S)
         self._wake.clear()
+
+    async def _move(self) -> None:
+        while True:  # ends with the shift
+            self._clerk.moved()
+            await asyncio.sleep(LOOK_S)
 
     def _rung(self) -> None:
         self._bell.hush()

@@ -26,7 +26,8 @@ from proxywell.refresh.ledgers.redis import RedisLedger
 from proxywell.refresh.ledgers.redis_address import TLS, UNIX, RedisAddress
 from proxywell.refresh.ledgers.redis_link import Link
 from proxywell.refresh.ports import Bell, Engine, Ledger
-from proxywell.telemetry.events import DoorbellsLost, emit
+from proxywell.telemetry.events import emit
+from proxywell.telemetry.work import DoorbellsLost
 
 DOORBELL: Final = "proxywell.refresh.doorbell"
 EXPIRES_S: Final = 60.0  # of a doorbell that nobody took; the ledger rings again

@@ -18,15 +18,16 @@ from pathlib import Path
 
 from proxywell.config.schema import RefreshSettings
 from proxywell.errors import ProxywellError
-from proxywell.net.loop import run
 from proxywell.refresh.bell import DatagramBell, Role
 from proxywell.refresh.books import JobRow, Worker
+from proxywell.refresh.engines.loop_thread import HUNG_STATUS, run_again_when_hung
 from proxywell.refresh.engines.node import Pulse, node_name
 from proxywell.refresh.engines.worker import CheckerFactory, Post, child_main, work
 from proxywell.refresh.ledgers.sqlite import open_ledger
 from proxywell.refresh.ports import Bell, Engine, Ledger
 from proxywell.refresh.shift import ShiftTerms
-from proxywell.telemetry.events import WorkerEnded, emit
+from proxywell.telemetry.events import emit
+from proxywell.telemetry.work import WorkerEnded
 
 STOP_S = 10.0  # from TERM to KILL; a drain takes well under a second
 _BACK_OFF_FIRST_S = 0.1
@@ -70,7 +71,7 @@ class LocalKind:
         prepare_child: Callable[[], None] | None = None,
     ) -> None:
         self._state_dir = state_dir
-        self._terms = ShiftTerms(settings.beat_s, settings.shift_s)
+        self._terms = ShiftTerms(settings.beat_s, settings.shift_s, hang_s=settings.hang_s)
         self._make_checker = make_checker
         self._workers = workers
         self._prepare_child = prepare_child
@@ -184,7 +185,7 @@ class LocalEngine:
 
     def _be_worker(self) -> None:
         try:
-            run(self._worker())
+            run_again_when_hung(self._worker)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
             self._failure = error
 
@@ -192,7 +193,14 @@ class LocalEngine:
         self._leaving, self._loop = asyncio.Event(), asyncio.get_running_loop()
         if self._stopping.is_set():
             return
-        await work(self._post("1"), self._make_checker, self._leaving)
+        await work(self._post("1"), self._make_checker, self._leaving, self._give_up)
+
+    def _give_up(self) -> None:
+        """This thread cannot be ended as a process can."""
+        self._failure = WorkerFailedError(
+            "a check hangs and cannot be interrupted; go on with `proxywell job wait "
+            f"{self._job_id}`, and start the next job with --workers 2"
+        )
 
     def _post(self, name: str) -> Post:
         worker = Worker(self._node, f"{self._node}/{name}")
@@ -247,7 +255,8 @@ class LocalEngine:
             return
         child.back_off()
         how = f"signal {-code}" if code < 0 else f"status {code}"
-        child.barren = 0 if self._take_back(child, how, ledger) else child.barren + 1
+        came_to_work = self._take_back(child, how, ledger) or code == HUNG_STATUS
+        child.barren = 0 if came_to_work else child.barren + 1
         if child.barren >= BARREN_MAX:
             self._failure = WorkerFailedError(
                 f"worker processes end before they hold any work ({how}, {BARREN_MAX} in a row);"

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import os
 import signal
-import sys
-import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -19,17 +15,17 @@ from typing import TypeAlias, TypeVar
 from msgspec import Struct
 
 from proxywell.errors import ProxywellError
-from proxywell.net.loop import run
 from proxywell.refresh.bell import DatagramBell, Role
 from proxywell.refresh.books import Worker
+from proxywell.refresh.engines.loop_thread import end_process, interruptible, run_again_when_hung
+from proxywell.refresh.engines.tie import tie_to_parent
 from proxywell.refresh.ledgers.sqlite import open_ledger
 from proxywell.refresh.ports import CandidateChecker
 from proxywell.refresh.shift import Shift, ShiftEnd, ShiftTerms
+from proxywell.refresh.standstill import LoopThread
 
 CheckerFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[CandidateChecker]]
 T = TypeVar("T")
-_PR_SET_PDEATHSIG = 1
-_PARENT_LOOK_S = 1.0
 
 
 class Post(Struct, frozen=True):
@@ -41,26 +37,43 @@ class Post(Struct, frozen=True):
     terms: ShiftTerms
 
 
-async def work(post: Post, make_checker: CheckerFactory, leaving: asyncio.Event) -> ShiftEnd:
+async def work(
+    post: Post,
+    make_checker: CheckerFactory,
+    leaving: asyncio.Event,
+    give_up: Callable[[], None] = end_process,
+) -> ShiftEnd:
     """Hold shift after shift until the job is closed or ``leaving`` is set.
 
+    Args:
+        post: Where.
+        make_checker: Makes the checker, inside this loop.
+        leaving: Set by whoever wants this to end.
+        give_up: Called on another thread when a check hangs and cannot be interrupted.
+
     Raises:
+        LoopHungError: A check hung and was interrupted; what was held is handed back.
         ProxywellError: The checker cannot start (no judge answers, ...).
         Exception: A bug; what was held is released or runs out.
     """
     bell = DatagramBell(post.state_dir, Role.WORKER)
     try:
-        async with make_checker() as checker:
-            end = ShiftEnd.OVER
-            while end is ShiftEnd.OVER:
-                end = await _one_shift(post, checker, bell, leaving)
-            return end
+        with interruptible(give_up) as thread:
+            async with make_checker() as checker:
+                end = ShiftEnd.OVER
+                while end is ShiftEnd.OVER:
+                    end = await _one_shift(post, checker, bell, leaving, thread)
+                return end
     finally:
         bell.close()
 
 
 async def _one_shift(
-    post: Post, checker: CandidateChecker, bell: DatagramBell, leaving: asyncio.Event
+    post: Post,
+    checker: CandidateChecker,
+    bell: DatagramBell,
+    leaving: asyncio.Event,
+    thread: LoopThread,
 ) -> ShiftEnd:
     shift = Shift(
         post.job_id,
@@ -69,6 +82,7 @@ async def _one_shift(
         checker=checker,
         terms=post.terms,
         bell=bell,
+        thread=thread,
     )
     watch = asyncio.create_task(_pass_on(leaving, shift))
     try:
@@ -93,18 +107,15 @@ def child_main(
 ) -> None:
     """Be a child process: loop, reactor and connections are made here.
 
-    Ends with the parent, whatever ends it: by the kernel's signal where there is one, and by
-    looking who the parent is. SIGTERM drains. SIGINT is the parent's business.
+    Ends with the parent, whatever ends it. SIGTERM drains. SIGINT is the parent's business.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+    tie_to_parent(parent)
     try:
         if prepare is not None:
             prepare()
-        run(_child(post, make_checker))
+        run_again_when_hung(partial(_child, post, make_checker))
     except ProxywellError as error:
         with contextlib.suppress(OSError):
             tell.send_bytes(f"{error.exit_status}{error}".encode())
@@ -115,10 +126,3 @@ async def _child(post: Post, make_checker: CheckerFactory) -> ShiftEnd:
     leaving = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, leaving.set)
     return await work(post, make_checker, leaving)
-
-
-def _end_with(parent: int) -> None:
-    """Look who the parent is, for systems whose kernel does not tell of its death."""
-    while os.getppid() == parent:
-        threading.Event().wait(_PARENT_LOOK_S)
-    os._exit(1)
