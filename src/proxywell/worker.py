@@ -16,6 +16,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from typing import Any, Final, TypeAlias
 from celery import Celery, signals
 from celery.apps.worker import Worker as CeleryMain
 from celery.platforms import SecurityWarning
+from celery.worker import state
 from kombu.exceptions import OperationalError
 from msgspec import Struct
 
@@ -210,6 +212,8 @@ def _be_main(settings: Settings, address: RedisAddress, workers: int, checker_of
 
     def leaving(**_: Any) -> None:
         pulse.drain()
+        if sys.platform == "linux":  # whose kernel ends the idle children with us
+            threading.Thread(target=_leave, args=(pulse, address), daemon=True).start()
 
     def as_we_log(**_: Any) -> None:
         """Keep our handlers: Celery would set up its own."""
@@ -236,6 +240,14 @@ def _be_main(settings: Settings, address: RedisAddress, workers: int, checker_of
     finally:
         pulse.stop(address.answer_s)
     return int(main.exitcode or 0)
+
+
+def _leave(pulse: Pulse, address: RedisAddress) -> None:
+    """End as soon as no child holds a shift; Celery's own way there takes two seconds more."""
+    while state.active_requests:  # ends with the drained shifts, or with Celery's main
+        time.sleep(_LOOK_S)
+    pulse.stop(address.answer_s)
+    os._exit(0)
 
 
 def _ring_for_open_jobs(app: Celery, address: RedisAddress) -> None:

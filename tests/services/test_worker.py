@@ -57,18 +57,18 @@ def busy(job: JobRow) -> bool:
 def test_a_worker_closes_a_job_and_finalises_nothing(
     server: RedisServer, waiter: Driven, log: Path
 ) -> None:
-    waiter.create(160)
+    waiter.create(96)
     with worker(server, Habits(delay_s=0.02, sockets=32), log):
         job = waiter.until_closed()
-    assert_all_checked(job, 160)
+    assert_all_checked(job, 96)
     assert job.finalised_s is None
-    assert job.working == 8
+    assert job.working == 5
 
 
 def test_sigterm_gives_back_what_is_not_finished_and_blames_nobody(
     server: RedisServer, waiter: Driven, log: Path
 ) -> None:
-    waiter.create(160)
+    waiter.create(96)
     with worker(server, SLOW, log) as process:
         waiter.until(busy)
         process.send_signal(signal.SIGTERM)
@@ -78,7 +78,7 @@ def test_sigterm_gives_back_what_is_not_finished_and_blames_nobody(
         assert job.rescued == 0
         assert not waiter.ledger.nodes("j1")
     with worker(server, SLOW, log):
-        assert_all_checked(waiter.until_closed(), 160)
+        assert_all_checked(waiter.until_closed(), 96)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -86,7 +86,7 @@ def test_sigterm_gives_back_what_is_not_finished_and_blames_nobody(
 def test_whoever_dies_every_candidate_is_checked(
     server: RedisServer, waiter: Driven, log: Path, number: signal.Signals, whom: str
 ) -> None:
-    waiter.create(160)
+    waiter.create(96)
     with worker(server, SLOW, log) as process:
         waiter.until(busy)
         main = main_of(process.pid)
@@ -96,7 +96,7 @@ def test_whoever_dies_every_candidate_is_checked(
         for pid in victims:
             os.kill(pid, number)
         job = waiter.until_closed()
-    assert_all_checked(job, 160)
+    assert_all_checked(job, 96)
 
 
 def test_nothing_of_a_worker_is_left_when_it_is_killed(
@@ -175,10 +175,10 @@ def test_a_worker_survives_a_restart_of_redis(
     waiter: Driven, server: RedisServer, log: Path, tmp_path: Path
 ) -> None:
     with RedisServer(aof=True) as kept, driven(kept) as other, worker(kept, SLOW, log):
-        other.create(160)
+        other.create(96)
         other.until(busy)
         kept.kill()
         time.sleep(1.0)
         kept.start()
-        assert_all_checked(other.until_closed(bound_s=40.0), 160)
+        assert_all_checked(other.until_closed(bound_s=40.0), 96)
     assert "[ERROR]" not in log.read_text()
