@@ -22,7 +22,8 @@ from proxywell.orchestrator.health import Health
 from proxywell.orchestrator.place import OwnerLock, ServerPlace
 from proxywell.orchestrator.supervise import Death, told
 from proxywell.orchestrator.tending import Pace
-from proxywell.telemetry.events import ServerDataSetAside, ServicesTakenOver, emit
+from proxywell.telemetry.events import emit
+from proxywell.telemetry.services import ServerDataSetAside, ServicesTakenOver
 
 SERVER: Final = "the private Redis server"
 PROGRAMS: Final = ("redis-server", "valkey-server")

@@ -18,7 +18,8 @@ from proxywell.orchestrator.supervise import ServiceFailedError, Supervisor
 from proxywell.orchestrator.workers import PROGRAM, WorkerMain
 from proxywell.refresh.ledgers.redis import open_redis_ledger
 from proxywell.refresh.ledgers.redis_link import RedisAddress
-from proxywell.telemetry.events import ServicesShared, emit
+from proxywell.telemetry.events import emit
+from proxywell.telemetry.services import ServicesShared
 
 READY_S: Final = 75.0  # a large log is read first, and a first server may have to be replaced
 _LOOK_S: Final = 0.02

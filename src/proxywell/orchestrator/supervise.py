@@ -12,13 +12,13 @@ from msgspec import Struct
 from proxywell.errors import ProxywellError
 from proxywell.orchestrator.children import Child, Order, in_words
 from proxywell.orchestrator.tending import Act, Pace, Sight, Tended
-from proxywell.telemetry.events import (
+from proxywell.telemetry.events import emit
+from proxywell.telemetry.services import (
     ServiceEnded,
     ServiceKilled,
     ServiceNotStarted,
     ServiceSilent,
     ServiceStarted,
-    emit,
 )
 
 LOOK_S: Final = 0.1
