@@ -30,7 +30,6 @@ from proxywell.telemetry.events import emit
 from proxywell.telemetry.work import DoorbellsLost
 
 DOORBELL: Final = "proxywell.refresh.doorbell"
-EXPIRES_S: Final = 60.0  # of a doorbell that nobody took; the ledger rings again
 BELLS_MAX: Final = 64  # at once: each starts a shift, and a shift takes many chunks
 BLOCK_S: Final = 0.25
 
@@ -200,6 +199,9 @@ class CeleryEngine:
 def ring(app: Celery, job_id: str, bells: int = 1) -> None:
     """Send doorbells for a job.
 
+    They do not expire: Celery would ask the worker's own clock, and one that is ahead would hear
+    none of them. A job that nobody works on stalls before many have piled up.
+
     Raises:
         OperationalError: The broker does not answer.
     """
@@ -207,9 +209,7 @@ def ring(app: Celery, job_id: str, bells: int = 1) -> None:
         connection.ensure_connection(max_retries=0, timeout=app.conf.broker_connection_timeout)
         with app.amqp.Producer(connection) as producer:
             for _ in range(bells):
-                app.send_task(
-                    DOORBELL, args=(job_id,), expires=EXPIRES_S, producer=producer, retry=False
-                )
+                app.send_task(DOORBELL, args=(job_id,), producer=producer, retry=False)
 
 
 class RedisBell:
