@@ -103,6 +103,15 @@ def settled(items: list[int]) -> Settled:
 
 
 def all_chunks(ledger: Ledger) -> dict[int, ChunkRow]:
+    """Every line; a lease's end is told only where there is a lease, for else it says nothing."""
+    rows = _rows(ledger)
+    return {
+        number: row if row.state is ChunkState.RUNNING else replace(row, until_s=0.0)
+        for number, row in rows.items()
+    }
+
+
+def _rows(ledger: Ledger) -> dict[int, ChunkRow]:
     if isinstance(ledger, MemoryLedger):
         return dict(ledger._jobs[JOB].books.chunks)
     if isinstance(ledger, RedisLedger):
