@@ -86,7 +86,8 @@ def redis_ledger(server: RedisServer, clock: Clock, defect: str = "") -> RedisLe
     """A home of its own on a server that others use as well."""
     prefix = f"t{next(_serials)}"
     key = clock.shown_by(server, f"{prefix}:clock")
-    return RedisLedger(server.address(prefix), clock_key=key, rules=rule_book(defect))
+    address = server.address(prefix, answer_s=30.0)  # time is simulated, and machines are busy
+    return RedisLedger(address, clock_key=key, rules=rule_book(defect))
 
 
 def blocks_of(items: int, size: int) -> list[Block]:

@@ -130,7 +130,7 @@ class RedisServer:
     def call(self, *command: str | bytes | float) -> Any:
         """Run a command as an administrator, outside of what is tested."""
         if self._admin is None:
-            self._admin = Link(self.address(answer_s=10.0))
+            self._admin = Link(self.address(answer_s=30.0))
         return self._admin.call(*command)
 
     # --- its life
