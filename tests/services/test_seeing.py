@@ -32,7 +32,8 @@ def server() -> Iterator[RedisServer]:
 
 
 def room(server: RedisServer, state: Path) -> RefreshRoom:
-    return RefreshRoom(state, QUICK, sink=FakePool(), kind=CeleryKind(server.address(), state))
+    kind = CeleryKind(server.address(), state, configured=True)
+    return RefreshRoom(state, QUICK, sink=FakePool(), kind=kind)
 
 
 def looked_at(state: Path, job_id: str) -> tuple[RefreshReport, Timeline]:

@@ -40,7 +40,12 @@ def engine_kind(
     from proxywell.refresh.engines.celery import CeleryKind  # noqa: PLC0415
 
     with running(settings, state_dir, workers=workers) as services:
-        yield CeleryKind(services.address, state_dir, services.failure)
+        yield CeleryKind(
+            services.address,
+            state_dir,
+            configured=settings.redis.url is not None,
+            failure=services.failure,
+        )
 
 
 def engine_that_goes_on(settings: Settings, state_dir: Path) -> EngineKind:
@@ -73,11 +78,11 @@ def engine_that_goes_on(settings: Settings, state_dir: Path) -> EngineKind:
             )
     finally:
         ledger.close()
-    return CeleryKind(address, state_dir)
+    return CeleryKind(address, state_dir, configured=True)
 
 
-def engine_to_end(engine: str, settings: Settings, state_dir: Path) -> EngineKind:
-    """What is needed to end a job and to see it: nothing is started, nobody is asked yet.
+def engine_at_rest(engine: str, settings: Settings, state_dir: Path) -> EngineKind:
+    """What is needed to name a job or to end it: nothing is started, nobody is asked yet.
 
     Raises:
         UsageError: Celery is not installed.
@@ -93,6 +98,7 @@ def engine_to_end(engine: str, settings: Settings, state_dir: Path) -> EngineKin
 
     redis = settings.redis
     if redis.url is not None:
-        return CeleryKind(RedisAddress.of(redis), state_dir)
+        return CeleryKind(RedisAddress.of(redis), state_dir, configured=True)
     place = ServerPlace(state_dir)
-    return CeleryKind(place.address(redis.prefix, redis.answer_s), state_dir)
+    address = place.address(redis.prefix, redis.answer_s)
+    return CeleryKind(address, state_dir, configured=False)

@@ -13,9 +13,9 @@ from proxywell.app.checkers import must_be_sound, must_have_read, read_candidate
 from proxywell.app.engines import (
     CELERY,
     LOCAL,
+    engine_at_rest,
     engine_kind,
     engine_that_goes_on,
-    engine_to_end,
 )
 from proxywell.app.metering import metered
 from proxywell.config.schema import (
@@ -34,6 +34,7 @@ from proxywell.model.progress import Progress
 from proxywell.model.report import Outcome, RefreshReport
 from proxywell.net.loop import run
 from proxywell.pool.pool import Pool
+from proxywell.refresh.books import JobState
 from proxywell.refresh.intents import Intents
 from proxywell.refresh.ports import EngineKind
 from proxywell.refresh.report import Dossier, dossier_of
@@ -141,20 +142,23 @@ def job_room(
     """
     with metered(settings, state_dir), Pool.open(state_dir, settings.pool) as pool:
         _begin_what_was_named(settings, state_dir, pool, job_id)
-        dossier = _dossier(settings, state_dir, job_id)
+        dossier = _looked_up(settings, state_dir, job_id)
         as_started = _as_started(settings, dossier)
         sink = _sink(pool, YieldBook(state_dir / SOURCES_DIR))
         sink.saw_lists(dossier.sources)
         with (
-            _to_go_on(dossier, as_started, state_dir, work=work) as kind,
+            _to_go_on(dossier, as_started, state_dir, job_id, work=work) as kind,
             _room(as_started, state_dir, sink, kind, dossier.workers) as room,
         ):
             yield room
 
 
-def _dossier(settings: Settings, state_dir: Path, job_id: str) -> Dossier:
+def _looked_up(settings: Settings, state_dir: Path, job_id: str) -> Dossier:
+    """What a job's creator kept; of one that is over no server need be asked."""
     with RefreshRoom(state_dir, settings.refresh, sink=None) as looking:
-        return looking.dossier(job_id)
+        dossier = looking.dossier(job_id)
+        over = {job.job_id for job in looking.jobs() if job.state is JobState.DONE}
+    return structs.replace(dossier, engine=LOCAL, server=None) if job_id in over else dossier
 
 
 @contextmanager
@@ -168,11 +172,16 @@ def _kind_of(wish: RefreshWish, settings: Settings, state_dir: Path) -> Iterator
 
 @contextmanager
 def _to_go_on(
-    dossier: Dossier, settings: Settings, state_dir: Path, *, work: bool
+    dossier: Dossier, settings: Settings, state_dir: Path, job_id: str, *, work: bool
 ) -> Iterator[EngineKind]:
     if not work:
-        yield engine_to_end(dossier.engine, settings, state_dir)
+        yield engine_at_rest(dossier.engine, settings, state_dir)
         return
+    if dossier.server is not None and settings.redis.url is None:
+        raise UsageError(
+            f"job {job_id} is on Redis at {dossier.server}; set redis.url (PROXYWELL_REDIS__URL), "
+            f"or end it with `proxywell job cancel {job_id}`"
+        )
     with engine_kind(dossier.engine, settings, state_dir, workers=dossier.workers) as kind:
         yield kind
 
@@ -215,10 +224,8 @@ def _begin_what_was_named(settings: Settings, state_dir: Path, pool: Pool, job_i
         refresh=intent.refresh,
     )
     sink = _sink(pool, YieldBook(state_dir / SOURCES_DIR))
-    with (
-        _kind_of(intent.wish, as_asked, state_dir) as kind,
-        _room(as_asked, state_dir, sink, kind, intent.wish.workers) as room,
-    ):
+    kind = engine_at_rest(intent.wish.engine, as_asked, state_dir)
+    with _room(as_asked, state_dir, sink, kind, intent.wish.workers) as room:
         if job_id in {job.job_id for job in room.jobs()}:
             intents.drop(job_id)
         else:

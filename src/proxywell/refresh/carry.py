@@ -110,9 +110,9 @@ class Carrier:
         """Whether no main is there, once those are forgotten whose process is gone."""
         try:
             bury(self._ledger, self._job_id)
+            return not tick.nodes or not self._ledger.nodes(self._job_id)
         except StoreBusyError:
             return False  # seen again at the next tick
-        return not tick.nodes or not self._ledger.nodes(self._job_id)
 
     def _collect(self) -> int:
         """Hand verdicts on as they come; a pool in trouble is met again when finalising."""

@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from proxywell.errors import StateError
+from proxywell.errors import StateError, UnknownJobError
 from proxywell.refresh.books import NOTHING, Beat, BeatAnswer, Claim, NoClaim, SubmitAnswer, Worker
 from proxywell.refresh.holding import Holding, candidates_of
 from proxywell.refresh.ports import Bell, Ledger
@@ -167,7 +167,7 @@ class Clerk:
         self._listener.broken(LoopHungError())
         try:
             ledger.expire(self._job_id, held)
-        except StateError as error:  # their leases run out instead
+        except (StateError, UnknownJobError) as error:  # their leases run out instead
             emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
         self._bell.ring()
 
@@ -178,9 +178,22 @@ class Clerk:
         try:
             claim = ledger.claim(self._job_id, self._worker, token_hex(8))
             answer = self._taken(ledger, claim) if isinstance(claim, Claim) else claim
+        except UnknownJobError:
+            answer = self._gone()
         except StateError as error:
             emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
         promise.set_result(answer)
+
+    def _gone(self) -> NoClaim:
+        """The store has lost the job: what is held is nobody's, and there is nothing to claim.
+
+        Whoever waits for the job gives it to the store again, and rings.
+        """
+        for holding in self._held.values():
+            self._listener.stop(holding)
+        self._held.clear()
+        self._ended.clear()
+        return NoClaim.CLOSED
 
     def _taken(self, ledger: Ledger, claim: Claim) -> Holding | NoClaim:
         try:
@@ -218,6 +231,8 @@ class Clerk:
                 self._listener.drain()
             for holding in list(self._ended.values()):
                 self._settle(ledger, holding)
+        except UnknownJobError:
+            self._gone()
         except StateError as error:
             emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
         if any(said.items for said in news):
@@ -228,6 +243,8 @@ class Clerk:
         self._ended[holding.claim.token] = holding
         try:
             self._settle(ledger, holding)
+        except UnknownJobError:
+            self._gone()
         except StateError as error:  # told again with the next beat
             emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
 
@@ -253,6 +270,6 @@ class Clerk:
             for holding in self._held.values():
                 claim = holding.claim
                 ledger.release(self._job_id, claim.chunk_id, claim.token, holding.news())
-        except StateError as error:  # their leases run out instead
+        except (StateError, UnknownJobError) as error:  # their leases run out instead
             emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
         self._held.clear()

@@ -280,9 +280,12 @@ class EngineKind(Protocol):
 
     Attributes:
         name: As it stands in the report: ``local`` or ``celery``.
+        server: The server whose address was configured, as it is shown to people; None: there is
+            none, or it is looked after by whoever looks after the state directory.
     """
 
     name: str
+    server: str | None
 
     def open_ledger(self) -> Ledger:
         """A connection to the books, as a waiter uses them; for the calling thread."""

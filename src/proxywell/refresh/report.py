@@ -37,6 +37,7 @@ class Dossier(Struct, frozen=True, kw_only=True):
 
     Attributes:
         engine: ``local`` or ``celery``.
+        server: Where the books were made, as ``EngineKind.server``.
         workers: How many processes were meant to check.
         sources: What each source gave.
         candidates: From entries to what is planned.
@@ -46,6 +47,7 @@ class Dossier(Struct, frozen=True, kw_only=True):
     """
 
     engine: str = "local"
+    server: str | None = None
     workers: int = 1
     sources: list[SourceReport] = field(default_factory=list)
     candidates: CandidateCounts = field(default_factory=CandidateCounts)

@@ -146,7 +146,13 @@ class RefreshRoom:
         )
         counts = replace(dossier.candidates, planned=planned, refused=refused)
         spec = _encode(
-            replace(dossier, engine=self._kind.name, candidates=counts, workers=self._workers)
+            replace(
+                dossier,
+                engine=self._kind.name,
+                server=self._kind.server,
+                candidates=counts,
+                workers=self._workers,
+            )
         )
         job_id = job_id or self.new_job_id()
         job = NewJob(job_id, planned, terms, spec, now_s)

@@ -87,7 +87,7 @@ def _carry(orders: Orders) -> dict[str, object]:
     address = RedisAddress.parse(Secret(orders.url), answer_s=orders.answer_s)
     with Pool.open(state, PoolSettings()) as pool:
         sink = OddPool(pool, orders.pool, orders.script)
-        kind = CeleryKind(address, state)
+        kind = CeleryKind(address, state, configured=True)
         with RefreshRoom(state, orders.refresh, sink=sink, kind=kind) as room:
             if orders.items:
                 room.create(candidates(orders.items), Dossier(), job_id=orders.job)

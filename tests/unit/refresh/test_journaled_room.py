@@ -33,6 +33,7 @@ class Site:
     """A server with a worker, and the time of all; it is also the bell and the kind of engine."""
 
     name = "celery"
+    server: str | None = None
 
     def __init__(self, state: Path, items: int = 60) -> None:
         self.clock_s = 1_000.0

@@ -88,6 +88,7 @@ class CeleryKind:
     Args:
         address: The server.
         state_dir: Where the waiter's journal is.
+        configured: Whether its address was configured; else it is this state directory's own.
         failure: Says why nobody can go on; asked at every look. None: others look after that.
     """
 
@@ -97,8 +98,11 @@ class CeleryKind:
         self,
         address: RedisAddress,
         state_dir: Path,
+        *,
+        configured: bool,
         failure: Callable[[], BaseException | None] = lambda: None,
     ) -> None:
+        self.server = address.shown if configured else None
         self._address = address
         self._state_dir = state_dir
         self._failure = failure

@@ -60,6 +60,7 @@ class LocalKind:
     """
 
     name = "local"
+    server: str | None = None
 
     def __init__(
         self,
