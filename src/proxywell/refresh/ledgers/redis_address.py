@@ -18,7 +18,10 @@ PLAIN, TLS, UNIX = "redis", "rediss", "unix"
 _SCHEMES = (PLAIN, TLS, UNIX)
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _ENDS_EARLY = re.compile(r"[^:]+://[^/?#@]+[/?#].*@|.*#")  # what is behind is no path
-_FORM = "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss://… for TLS, or unix:///PATH"
+_FORM = (
+    "redis://HOST[:PORT][/DATABASE], rediss://… for TLS, or unix:///PATH; user and password go"
+    " before HOST and end in @"
+)
 
 
 class RedisAddress(Struct, frozen=True, kw_only=True):

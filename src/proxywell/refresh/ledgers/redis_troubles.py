@@ -32,7 +32,7 @@ _AWAY = {
     "UNBLOCKED": "has just changed its role; wait a moment",
 }
 _REFUSED = {
-    "NOAUTH": "wants a password and redis.url has none; write redis://:PASSWORD@HOST there",
+    "NOAUTH": "wants a password and redis.url has none; put it before the host, between : and @",
     "MOVED": "is a cluster, and proxywell needs a single server",
     "CROSSSLOT": "is a cluster, and proxywell needs a single server",
     "CLUSTERDOWN": "is a cluster, and proxywell needs a single server",
