@@ -337,7 +337,8 @@ class Homes:
             if chunk.state in (ChunkState.READY, ChunkState.RUNNING):
                 accused = chunk.place >= LAST_PLACE and count(chunk.items) <= 1
                 assert accused or chunk.blamed < self.terms.blames_max, "to be split or given up"
-                assert chunk.attempt - chunk.excused <= self.terms.attempts_max
+                attempts_max = self.terms.attempts_max + accused * LAST_TRIES
+                assert chunk.attempt - chunk.excused <= attempts_max, "tried without end"
 
     def _final_is_final(self, job: JobRow, chunks: dict[int, ChunkRow]) -> None:
         for number, chunk in self.finals.items():

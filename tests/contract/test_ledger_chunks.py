@@ -221,6 +221,22 @@ def test_a_killer_is_split_down_to_one_item_and_only_that_is_given_up(home: Home
     assert [(facts["why"], facts["item"], facts["items"]) for facts in told] == [("poison", 4, 1)]
 
 
+def test_an_accused_item_that_dies_with_others_is_not_tried_for_ever(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 2, chunk_size=1, floor_s=9_000.0, cap_s=9_000.0)
+    for token in "abcd":  # each alone and twice: both are accused
+        claim(ledger, Worker("n1", f"h{token}"), token)
+        pass_time(home, 7)
+    serial = 0
+    while ledger.status(JOB).state is JobState.OPEN:
+        serial += 1
+        assert serial < 20, "handed round for ever"
+        for holder in ("x", "y"):  # both die at once, so that nobody is blamed
+            ledger.claim(JOB, Worker("n1", f"{holder}{serial}"), f"{holder}{serial}")
+        pass_time(home, 7)
+    assert sum(ledger.status(JOB).given_up.values()) == 2
+
+
 def test_the_death_of_a_node_is_no_chunks_fault(home: Home) -> None:
     ledger, _ = home
     create(ledger, 3)

@@ -270,8 +270,11 @@ class ChunkRules(Bookkeeping):
         Whoever kills workers for a while kills those that hold slow items most, so an item that
         was only there looks like one that kills until the killing is over.
         """
-        if chunk.blamed >= self.job.terms.blames_max + LAST_TRIES:
+        terms = self.job.terms
+        if chunk.blamed >= terms.blames_max + LAST_TRIES:
             self._give_up(chunk, ChunkState.LOST, GivenUpWhy.POISON, "killed its worker")
+        elif chunk.attempt - chunk.excused >= terms.attempts_max + LAST_TRIES:
+            self._give_up(chunk, ChunkState.FAILED, GivenUpWhy.ERROR, "too many attempts")
         else:
             chunk.place = chunk.items[0] + LAST_PLACE
             self._back(chunk, "rescued")

@@ -219,8 +219,11 @@ function rules._lose(chunk, loss)
 end
 
 function rules._accuse(chunk)
-  if chunk.blamed >= job.terms.blames_max + LAST_TRIES then
+  local terms = job.terms
+  if chunk.blamed >= terms.blames_max + LAST_TRIES then
     rules._give_up(chunk, LOST, 'poison', 'killed its worker')
+  elseif chunk.attempt - chunk.excused >= terms.attempts_max + LAST_TRIES then
+    rules._give_up(chunk, FAILED, 'error', 'too many attempts')
   else
     chunk.place = chunk.items[1] + LAST_PLACE
     rules._back(chunk, 'rescued')
