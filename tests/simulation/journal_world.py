@@ -8,6 +8,7 @@ server forgets, a second waiter takes a look of its own.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
+
+import msgspec
 
 from proxywell.errors import StoreAwayError, StoreBusyError
 from proxywell.model.candidate import Candidate
@@ -28,7 +31,7 @@ from proxywell.refresh.ledgers.memory import MemoryLedger
 from proxywell.refresh.packing import pack_verdicts
 from proxywell.refresh.plan import blocks
 from proxywell.refresh.ports import NewJob
-from proxywell.refresh.spans import items_of, spans_of
+from proxywell.refresh.spans import count, items_of, spans_of
 from tests.network.refresh_fakes import candidates, verdict_of, works
 
 JOB = "j1"
@@ -200,8 +203,19 @@ class World:
             else:
                 if line.state is JobState.DONE:
                     return line
+            self._balance()
             self._work(0.5)
         raise AssertionError(f"not final within {bound_s:g} s: {self.ledger.status(JOB)}")
+
+    def _balance(self) -> None:
+        """Whoever looks at the journal now sees figures that go with the verdicts."""
+        with sqlite3.connect(self._journal_path) as db:
+            body = db.execute("SELECT body FROM job").fetchone()[0]
+            line = msgspec.msgpack.decode(body, type=JobRow)
+            rows = db.execute("SELECT items FROM part ORDER BY seq LIMIT ?", (line.parts,))
+            told = sum(count(msgspec.msgpack.decode(items)) for (items,) in rows)
+        db.close()
+        assert line.checked == told, "the line counts other verdicts than those that are here"
 
     def close(self) -> None:
         self.ledger.close()

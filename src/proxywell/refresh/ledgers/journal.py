@@ -115,6 +115,8 @@ class Journal(SqliteLedger):
         read: Cursor,
         parts: Sequence[Part] = (),
         events: Sequence[LedgerEvent] = (),
+        *,
+        whole: bool = True,
         summary: bytes | None = None,
     ) -> JobRow | None:
         """Take in what was read on the server, in one step.
@@ -124,6 +126,8 @@ class Journal(SqliteLedger):
             read: The cursor behind which it was read.
             parts: What was settled.
             events: What happened.
+            whole: All that the line knows of is here now; else the line stays as it was kept, so
+                that its figures are those of the parts that it counts.
             summary: What a finalisation kept there.
 
         Returns:
@@ -136,22 +140,8 @@ class Journal(SqliteLedger):
             if self.cursor(job_id) != read or before.state is JobState.DONE:
                 return None
             shift_s = self._clock() - line.seen_s
-            first = self._last("part", job_id) + 1
-            self._db.executemany(
-                "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
-                [
-                    (job_id, seq, part.chunk_id, _pack(part.items), part.body)
-                    for seq, part in enumerate(parts, first)
-                ],
-            )
-            told = self._last("event", job_id) + 1
-            self._db.executemany(
-                "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (job_id, seq, one.at_s + shift_s, one.kind, one.chunk_id, _pack(one.facts))
-                    for seq, one in enumerate(events, told)
-                ],
-            )
+            self._append_parts(job_id, parts)
+            self._append_events(job_id, events, shift_s)
             now = replace(
                 read,
                 part=parts[-1].seq if parts else read.part,
@@ -160,12 +150,14 @@ class Journal(SqliteLedger):
             )
             if now != read:
                 self._put_cursor(job_id, now)
+            if not whole:
+                return before
             kept = replace(
                 line,
                 boot=self._boot,
                 seen_s=self._clock(),
-                parts=first - 1 + len(parts),
-                events=told - 1 + len(events),
+                parts=self._last("part", job_id),
+                events=self._last("event", job_id),
             )
             move_instants(kept, shift_s)
             if before.epoch < line.epoch:  # what is known already happened when it happened
@@ -313,6 +305,26 @@ class Journal(SqliteLedger):
         finally:
             with self._sentences():
                 self._db.execute("PRAGMA synchronous = NORMAL")
+
+    def _append_parts(self, job_id: str, parts: Sequence[Part]) -> None:
+        first = self._last("part", job_id) + 1
+        self._db.executemany(
+            "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
+            [
+                (job_id, seq, part.chunk_id, _pack(part.items), part.body)
+                for seq, part in enumerate(parts, first)
+            ],
+        )
+
+    def _append_events(self, job_id: str, events: Sequence[LedgerEvent], shift_s: float) -> None:
+        first = self._last("event", job_id) + 1
+        self._db.executemany(
+            "INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (job_id, seq, one.at_s + shift_s, one.kind, one.chunk_id, _pack(one.facts))
+                for seq, one in enumerate(events, first)
+            ],
+        )
 
     def _put_cursor(self, job_id: str, cursor: Cursor) -> None:
         self._db.execute(

@@ -320,24 +320,25 @@ class JournaledLedger:
             _Rewound: The server has lost what was read from it, or we what was given to it.
         """
         job_id = line.job_id
-        while True:  # ends when nothing more is there
+        while True:  # ends when all that the line knows of is here
             cursor = self._away(job_id)
             if cursor is None:
                 return self._journal.status(job_id)
             if cursor.epoch != line.epoch:
                 raise _Rewound(line.epoch)
             parts = self._new_parts(line, cursor)
+            if line.parts < cursor.part:
+                return self._journal.status(job_id)  # another waiter has seen a later line
             events: list[LedgerEvent] = []
             if line.events > cursor.event:
                 events = self._home.events(job_id, cursor.event, PULLED_AT_ONCE)
-            now, summary = line, None
-            if line.state is JobState.DONE:
-                if parts or events:
-                    now = replace(line, state=JobState.FINALISING)  # final once all is read
-                else:
-                    summary = self._home.summary(job_id)
-            kept = self._journal.append(now, cursor, parts, events, summary)
-            if kept is None or parts or events:
+            whole = cursor.part + len(parts) == line.parts and (
+                not events or events[-1].seq >= line.events
+            )
+            done = whole and line.state is JobState.DONE
+            summary = self._home.summary(job_id) if done else None
+            kept = self._journal.append(line, cursor, parts, events, whole=whole, summary=summary)
+            if kept is None or not whole:
                 continue
             if kept.state in (JobState.CLOSED, JobState.FINALISING):
                 self._must_be_complete(line)
@@ -349,11 +350,12 @@ class JournaledLedger:
             raise _Rewound(line.epoch)
 
     def _new_parts(self, line: JobRow, cursor: Cursor) -> list[Part]:
-        """Parts behind the last one that was read, once that one was found as it was read."""
+        """What the line knows of behind the last part that was read, if that one is as it was."""
         if line.parts == cursor.part and line.state is JobState.OPEN:
             return []
         known = bool(cursor.part)
-        read = self._home.parts(line.job_id, cursor.part - known, PULLED_AT_ONCE + known)
+        wanted = min(PULLED_AT_ONCE, max(0, line.parts - cursor.part))
+        read = self._home.parts(line.job_id, cursor.part - known, wanted + known)
         if known and not (read and read[0].seq == cursor.part and mark(read[0]) == cursor.mark):
             raise _Rewound(line.epoch)
         return read[known:]
