@@ -148,6 +148,38 @@ class AttemptsNeverEnd(LedgerRules):
         return super().beat(beats, draining=draining)
 
 
+class NoEpoch(LedgerRules):
+    """Takes a submit of any epoch for one of this."""
+
+    def submit(
+        self, chunk_id: int, token: str, epoch: int, settled: Settled, **rest: Any
+    ) -> SubmitAnswer:
+        return super().submit(chunk_id, token, self.job.epoch, settled, **rest)
+
+
+class ChordsTwoSteps(LedgerRules):
+    """Stores what is settled in one step and counts it in the next, as a chord's backend does."""
+
+    _stores = False
+
+    def submit(
+        self, chunk_id: int, token: str, epoch: int, settled: Settled, **rest: Any
+    ) -> SubmitAnswer:
+        self._stores = True
+        return super().submit(chunk_id, token, epoch, settled, **rest)
+
+    def count_one(self) -> None:
+        self.job.running -= 1
+        self.job.chunks_done += 1
+        self._weigh()
+
+    def _finish(self, chunk: ChunkRow) -> None:
+        super()._finish(chunk)
+        if self._stores:
+            self.job.running += 1
+            self.job.chunks_done -= 1
+
+
 MUTANTS: tuple[type[LedgerRules], ...] = (
     NoReaper,
     NoRingAgain,
