@@ -27,7 +27,6 @@ from proxywell.telemetry.events import LedgerTroubled, emit
 from proxywell.telemetry.work import CheckHung
 
 NEWS_GAP_S = 0.2  # working proxies are told at once, but not more often than this
-RETRY_S = 0.25
 
 _Claiming: TypeAlias = "Future[Holding | NoClaim]"
 
