@@ -13,7 +13,8 @@ from proxywell.config.secret import Secret
 from proxywell.errors import StateError
 from proxywell.orchestrator.services import Services
 from proxywell.orchestrator.tending import Pace
-from proxywell.refresh.ledgers.redis_link import Link, RedisAddress
+from proxywell.refresh.ledgers.redis_address import RedisAddress
+from proxywell.refresh.ledgers.redis_link import Link
 from tests.services.test_orchestrator_children import exists
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from proxywell.errors import ProxywellError, StateError
 from proxywell.orchestrator.services import running
 from proxywell.refresh.engines.node import node_name
 from proxywell.refresh.ledgers.redis import RedisLedger
-from proxywell.refresh.ledgers.redis_link import RedisAddress
+from proxywell.refresh.ledgers.redis_address import RedisAddress
 
 BEAT_S = 0.3
 TERM_S = 2.0

@@ -19,7 +19,7 @@ from proxywell.orchestrator.server import PrivateServer
 from proxywell.orchestrator.services import running
 from proxywell.orchestrator.workers import WorkerMain
 from proxywell.refresh.ledgers.redis import RedisLedger
-from proxywell.refresh.ledgers.redis_link import RedisAddress
+from proxywell.refresh.ledgers.redis_address import RedisAddress
 from proxywell.refresh.ports import Block, NewJob
 from tests.contract.ledger_world import TERMS
 from tests.services.commands import (

@@ -19,7 +19,7 @@ from proxywell.errors import ProxywellError, SettingsError, StateError
 if TYPE_CHECKING:  # they import redis-py, which need not be installed
     from proxywell.orchestrator.place import ServerPlace, ServerState
     from proxywell.orchestrator.survey import OpenJob, ServerFacts, Survey
-    from proxywell.refresh.ledgers.redis_link import RedisAddress
+    from proxywell.refresh.ledgers.redis_address import RedisAddress
 
 INSTALL: Final = "pip install 'proxywell[distributed]'"
 PATIENCE_S: Final = 5.0
@@ -80,7 +80,7 @@ def redis_is_well(patient: Patient) -> Iterator[Finding]:
     if not is_installed():
         return
     from proxywell.orchestrator.place import ServerPlace, ServerState
-    from proxywell.refresh.ledgers.redis_link import RedisAddress
+    from proxywell.refresh.ledgers.redis_address import RedisAddress
 
     settings = patient.settings.redis
     if settings.url is not None:

@@ -11,7 +11,8 @@ from proxywell.errors import ProxywellError, StateError, StoreAwayError
 from proxywell.refresh.books import JobRow, JobState
 from proxywell.refresh.engines.node import is_gone
 from proxywell.refresh.ledgers.redis import RedisLedger
-from proxywell.refresh.ledgers.redis_link import Link, RedisAddress
+from proxywell.refresh.ledgers.redis_address import RedisAddress
+from proxywell.refresh.ledgers.redis_link import Link
 
 LOOK_S: Final = 0.5
 RISING_LOOK_S: Final = 0.05  # somebody waits for it

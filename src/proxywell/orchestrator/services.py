@@ -17,7 +17,7 @@ from proxywell.orchestrator.server import PrivateServer, installed_server
 from proxywell.orchestrator.supervise import ServiceFailedError, Supervisor
 from proxywell.orchestrator.workers import PROGRAM, WorkerMain
 from proxywell.refresh.ledgers.redis import open_redis_ledger
-from proxywell.refresh.ledgers.redis_link import RedisAddress
+from proxywell.refresh.ledgers.redis_address import RedisAddress
 from proxywell.telemetry.events import emit
 from proxywell.telemetry.services import ServicesShared
 

@@ -11,7 +11,8 @@ from proxywell.errors import StateError
 from proxywell.refresh.books import JobRow, JobState
 from proxywell.refresh.engines.node import is_gone, version_of
 from proxywell.refresh.ledgers.redis import RedisLedger, open_redis_ledger
-from proxywell.refresh.ledgers.redis_link import Link, RedisAddress
+from proxywell.refresh.ledgers.redis_address import RedisAddress
+from proxywell.refresh.ledgers.redis_link import Link
 
 QUESTIONS: Final = 5  # the quickest answer counts: this machine may be busy
 JOBS_MAX: Final = 20  # open ones whose leases are read

@@ -21,7 +21,7 @@ from proxywell.model.report import PoolChange
 from proxywell.pool.pool import Pool
 from proxywell.refresh.engines.celery import CeleryKind
 from proxywell.refresh.ledgers import redis as redis_home
-from proxywell.refresh.ledgers.redis_link import RedisAddress
+from proxywell.refresh.ledgers.redis_address import RedisAddress
 from proxywell.refresh.ports import VerdictSink
 from proxywell.refresh.report import Dossier
 from proxywell.refresh.run import RefreshRoom

@@ -41,7 +41,8 @@ from proxywell.refresh.books import (
     Tick,
     Worker,
 )
-from proxywell.refresh.ledgers.redis_link import Link, RedisAddress, Refusal, Script
+from proxywell.refresh.ledgers.redis_address import RedisAddress
+from proxywell.refresh.ledgers.redis_link import Link, Refusal, Script
 from proxywell.refresh.ledgers.redis_rows import (
     claim_of,
     event_of,

@@ -14,8 +14,6 @@ from redis.retry import Retry
 from proxywell.refresh.ledgers.redis_address import TLS, UNIX, RedisAddress
 from proxywell.refresh.ledgers.redis_troubles import as_state_error, code_of
 
-__all__ = ["Link", "RedisAddress", "Refusal", "Script"]
-
 
 class Refusal(Exception):  # noqa: N818 - an answer of ours, no fault
     """The script itself said no; what its words mean is the ledger's to say.
