@@ -41,6 +41,7 @@ class Site:
         self.home = MemoryLedger(lambda: 90_000.0 + self.clock_s)
         self.silent: Callable[[], bool] = lambda: False
         self.works = True
+        self.boot = "b"
         self.pool = FakePool()
         self.events: list[Event] = []
         self._path = state / "ledger.sqlite"
@@ -66,7 +67,7 @@ class Site:
     # --- the kind of engine
 
     def open_ledger(self) -> Any:
-        journal = Journal(self._path, clock=lambda: 10.0 + self.clock_s, boot="b")
+        journal = Journal(self._path, clock=lambda: 10.0 + self.clock_s, boot=self.boot)
         return JournaledLedger(_Distant(self), journal)
 
     def engine(self, job: JobRow) -> None:
@@ -247,3 +248,22 @@ def test_a_job_is_cancelled_also_where_its_server_is_silent(site: Site) -> None:
     assert_balanced(report)
     assert 0 < report.items.checked < 60
     assert site.clock_s - began_s <= 6 * ANSWER_S
+
+
+@pytest.mark.parametrize(("away_s", "boot"), [(7_200.0, "b"), (7_200.0, "c"), (-900.0, "c")])
+def test_time_in_which_nobody_waited_does_not_count_for_a_job_that_its_server_lost(
+    site: Site, away_s: float, boot: str
+) -> None:
+    site.works = False
+    with site.room() as room:
+        job_id = room.create(list(site.all), Dossier(), size=3, deadline_s=600)
+        room.wait_for(job_id, bound_s=10, close_at_bound=False)
+    site.home = MemoryLedger(lambda: 90_000.0 + site.clock_s)
+    site.clock_s, site.boot = site.clock_s + away_s, boot
+    site.works = True
+    with site.room() as room:
+        report = room.wait_for(job_id)
+    assert report.outcome is Outcome.COMPLETE
+    assert report.timing_s.total is not None
+    assert report.timing_s.total <= 40
+    assert_balanced(report)

@@ -194,7 +194,7 @@ class Journal(SqliteLedger):
             epoch=epoch,
             settled=settled,
             working=working,
-            age_s=max(0.0, self._clock() - line.created_s),
+            age_s=self._age_s(line),
         )
 
     def come_home(self, job_id: str, *, told: bool, end: Ending | None = None) -> bool:
@@ -325,6 +325,12 @@ class Journal(SqliteLedger):
                 for seq, one in enumerate(events, first)
             ],
         )
+
+    def _age_s(self, line: JobRow) -> float:
+        """How long ago a job began, without time in which it was left alone: see ``_arrive``."""
+        away_s = self._clock() - line.seen_s
+        alone = line.boot != self._boot or away_s > line.terms.stalled_s
+        return max(0.0, line.seen_s - line.created_s + (0.0 if alone else away_s))
 
     def _put_cursor(self, job_id: str, cursor: Cursor) -> None:
         self._db.execute(
