@@ -38,6 +38,7 @@ from proxywell.telemetry.events import JobCameHome, JobGivenAgain, ServerBack, S
 
 PULLED_AT_ONCE: Final = 100
 _GIVEN_AT_MOST: Final = 3  # in one look
+_LOST: Final = "it has lost the job"
 _WHY_OF_ITEMS: Final = {
     "timed_out": GivenUpWhy.DEADLINE,
     "enough": GivenUpWhy.ENOUGH,
@@ -117,9 +118,10 @@ class JournaledLedger:
         try:
             cancelled = self._home.cancel(job_id, items_why, why, detail)
         except (StoreBusyError, UnknownJobError) as error:
-            told = isinstance(error, UnknownJobError)
+            lost = isinstance(error, UnknownJobError)
             before = self._journal.status(job_id).state
-            self._come_home(job_id, str(error), told=told, end=Ending(items_why, why, detail))
+            reason = _LOST if lost else str(error)
+            self._come_home(job_id, reason, told=lost, end=Ending(items_why, why, detail))
             return before is JobState.OPEN
         self.status(job_id)  # the journal knows it from now on
         return cancelled
@@ -137,10 +139,8 @@ class JournaledLedger:
                 return FinAnswer.DUP
             if not self._journal.is_complete(job_id):
                 return FinAnswer.WAIT
-        except _Rewound:
-            return FinAnswer.WAIT
-        except UnknownJobError:
-            return FinAnswer.WAIT
+        except (_Rewound, UnknownJobError):
+            return FinAnswer.WAIT  # the next tick sees to it
         return self._fin(job_id, lambda ledger: ledger.fin_claim(job_id, token))
 
     def fin_beat(self, job_id: str, token: str) -> FinAnswer:
@@ -161,8 +161,8 @@ class JournaledLedger:
             return self._journal.fin_commit(job_id, token, summary)
         try:
             answer = self._home.fin_commit(job_id, token, summary)
-        except UnknownJobError as error:
-            self._come_home(job_id, str(error), told=True)
+        except UnknownJobError:
+            self._come_home(job_id, _LOST, told=True)
             if self._journal.fin_claim(job_id, token) is not FinAnswer.OK:
                 return FinAnswer.WAIT
             return self._journal.fin_commit(job_id, token, summary)
@@ -372,7 +372,7 @@ class JournaledLedger:
         if line.why is not None or self._journal.is_complete(job_id):
             why = line.why or ""
             end = Ending(_WHY_OF_ITEMS[why], why, line.detail) if why else None
-            self._come_home(job_id, "it lost the job after its end", told=not known, end=end)
+            self._come_home(job_id, _LOST, told=not known, end=end)
             return
         job = self._journal.next_epoch(job_id, cursor, known)
         if job is None:
