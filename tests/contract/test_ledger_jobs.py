@@ -14,6 +14,17 @@ from tests.contract.ledger_steps import ONE, TWO, Home, claim, create, pass_time
 from tests.contract.ledger_world import JOB, TERMS, blocks_of, settled
 
 
+def test_a_finalisation_that_is_claimed_again_with_its_token_goes_on(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 3)
+    submit(ledger, claim(ledger, ONE, "a"))
+    assert ledger.fin_claim(JOB, "f") is FinAnswer.OK
+    assert ledger.fin_claim(JOB, "f") is FinAnswer.OK
+    assert ledger.fin_claim(JOB, "g") is FinAnswer.WAIT
+    assert ledger.status(JOB).fin_fails == 0
+    assert ledger.fin_commit(JOB, "f", b"{}") is FinAnswer.OK
+
+
 def test_the_last_submit_closes_the_job_in_the_same_step(home: Home) -> None:
     ledger, _ = home
     create(ledger, 6)

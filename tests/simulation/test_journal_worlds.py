@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from proxywell.errors import StateError
+from proxywell.errors import StateError, StoreBusyError
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import FinAnswer, JobRow, JobState
 from proxywell.refresh.ledgers.journal import Cursor, Journal
@@ -337,4 +337,28 @@ def test_a_waiter_that_lost_the_race_takes_nothing_in(tmp_path: Path) -> None:
     assert journal.append(line, read, parts) is not None
     assert journal.append(line, read, parts) is None
     assert len(journal.parts(JOB, 0, 100)) == len(parts)
+    world.close()
+
+
+def test_a_waiter_leaves_another_one_the_time_to_give_a_job_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(5, Faults(), tmp_path / "ledger.sqlite", items=60)
+    other = world._open()
+    while world.ledger.tick(JOB).job.checked < 10:
+        world._work(0.5)
+    world.home._jobs.clear()
+    create = world.home.create
+
+    def slowly(job: NewJob, blocks: Iterable[Block]) -> bool:
+        for _ in range(20):
+            with pytest.raises(StoreBusyError):
+                other.tick(JOB)
+        return create(job, blocks)
+
+    monkeypatch.setattr(world.home, "create", slowly)
+    assert world.ledger.tick(JOB).job.epoch == 2
+    assert other.tick(JOB).job.epoch == 2
+    assert_accounted(world, world.run())
+    other.close()
     world.close()

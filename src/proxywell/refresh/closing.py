@@ -79,14 +79,17 @@ class LedgerRules(ChunkRules):
         return job.ready > 0 and job.running == 0 and silent_s > job.terms.stalled_s
 
     def fin_claim(self, token: str) -> FinAnswer:
-        """Take the right to finalise, for a lease. One that ran out counts as a failed try."""
+        """Take the right to finalise, for a lease; asked again with the same token, keep it.
+
+        A lease that ran out counts as a failed try.
+        """
         self._arrive()
         job = self.job
         if job.state is JobState.DONE:
             return FinAnswer.DUP
         if job.state is JobState.OPEN:
             return FinAnswer.WAIT
-        if job.state is JobState.FINALISING:
+        if job.state is JobState.FINALISING and job.fin_token != token:
             if self.now_s < job.fin_until_s:
                 return FinAnswer.WAIT
             if self._fin_failed("the process that wrote the pool died"):

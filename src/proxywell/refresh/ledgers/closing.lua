@@ -60,7 +60,7 @@ function rules.fin_claim(token)
   if job.state == 'open' then
     return 'wait'
   end
-  if job.state == 'finalising' then
+  if job.state == 'finalising' and job.fin_token ~= token then
     if now_s < job.fin_until_s then
       return 'wait'
     end

@@ -36,6 +36,7 @@ from proxywell.refresh.ports import Block, Ledger, NewJob
 from proxywell.refresh.spans import Spans, count
 from proxywell.telemetry.events import JobCameHome, JobGivenAgain, ServerBack, ServerSilent, emit
 
+GIVEN_LOOKS: Final = 60  # a waiter looks five times a second at what is busy
 PULLED_AT_ONCE: Final = 100
 _GIVEN_AT_MOST: Final = 3  # in one look
 _LOST: Final = "it has lost the job"
@@ -60,6 +61,8 @@ class JournaledLedger:
         self._home = home
         self._journal = journal
         self._told = _Outage()
+        self._given: dict[str, int] = {}  # the epoch in which we gave a job to the server again
+        self._looks = 0  # at a job that somebody else may be giving to it just now
 
     def create(self, job: NewJob, blocks: Iterable[Block]) -> bool:
         """Write the journal, then the server; one that is away gets the job at the next tick."""
@@ -374,11 +377,26 @@ class JournaledLedger:
             end = Ending(_WHY_OF_ITEMS[why], why, line.detail) if why else None
             self._come_home(job_id, _LOST, told=not known, end=end)
             return
-        job = self._journal.next_epoch(job_id, cursor, known)
+        job = None
+        if not self._is_being_given(job_id, cursor):
+            job = self._journal.next_epoch(job_id, cursor, known)
         if job is None:
             raise StoreBusyError(f"job {job_id} is being given to the server again by another wait")
+        self._given[job_id] = job.epoch
         self._home.create(job, self._journal.all_blocks(job_id))
         emit(JobGivenAgain(job_id=job_id, epoch=job.epoch, missing=job.items - count(job.settled)))
+
+    def _is_being_given(self, job_id: str, cursor: Cursor) -> bool:
+        """Whether another waiter has raised the epoch, and may still be writing its items.
+
+        Two that outbid each other would never end; one that died in it is waited for some looks.
+        """
+        fresh = cursor.epoch > 1 and not cursor.part and not cursor.event
+        if not fresh or self._given.get(job_id) == cursor.epoch:
+            self._looks = 0
+            return False
+        self._looks += 1
+        return self._looks % GIVEN_LOOKS != 0
 
 
 class _Outage:
