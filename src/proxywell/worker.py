@@ -295,10 +295,13 @@ class _Shifts(Struct):
         if self.leaving:
             raise SystemExit(0)
         if end is ShiftEnd.OVER:
-            try:
-                ring(self.app, job_id)
-            except (OperationalError, OSError) as error:
-                emit(DoorbellsLost(job_id=job_id, bells=1, reason=str(error)))
+            self._ring(job_id)
+
+    def _ring(self, job_id: str) -> None:
+        try:
+            ring(self.app, job_id)
+        except (OperationalError, OSError) as error:
+            emit(DoorbellsLost(job_id=job_id, bells=1, reason=str(error)))
 
     async def _shift(self, job_id: str) -> ShiftEnd:
         ledger = RedisLedger(self.address)
@@ -318,6 +321,8 @@ class _Shifts(Struct):
             idle_s=IDLE_S,
         )
         async with self.checker_of(settings) as checker:
+            if job.ready > 1:  # so that one bell wakes all children, however many were lost
+                await asyncio.to_thread(self._ring, job_id)
             shift = Shift(
                 job_id,
                 Worker(node=self.node, holder=f"{self.node}/{os.getpid()}.{self.serial}"),

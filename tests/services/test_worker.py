@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from proxywell.refresh.books import JobRow, JobState
 from tests.network.refresh_fakes import Habits
 from tests.services.redis_server import RedisServer
-from tests.services.worked import Driven, children_of, driven, worker
+from tests.services.worked import JOB, Driven, children_of, driven, worker
 
 SLOW = Habits(delay_s=0.4, sockets=8)
 
@@ -169,6 +170,21 @@ def _ring_with(waiter: Driven, told: str) -> None:
     app = doorbell_app(waiter.server.address())
     ring(app, told)
     app.close()
+
+
+def test_one_doorbell_wakes_every_child(
+    server: RedisServer, waiter: Driven, log: Path, tmp_path: Path
+) -> None:
+    checks = tmp_path / "checks"
+    with worker(server, replace(SLOW, log=str(checks)), log, workers=3) as process:
+        main_of(process.pid)
+        waiter.create(240, rings=False)
+        _ring_with(waiter, JOB)
+        end_s = time.monotonic() + 20.0
+        while waiter.ledger.status(JOB).state is JobState.OPEN and time.monotonic() < end_s:
+            time.sleep(0.05)  # and without a tick, which would ring
+    assert_all_checked(waiter.ledger.status(JOB), 240)
+    assert len({line.split()[1] for line in checks.read_text().splitlines()}) == 3
 
 
 def test_a_worker_survives_a_restart_of_redis(

@@ -49,11 +49,12 @@ class Driven:
         self.engine = CeleryEngine(JOB, server.address())
         self.bell = RedisBell(server.address(), self.ledger.events_key(JOB))
 
-    def create(self, items: int, terms: Terms = TERMS) -> None:
+    def create(self, items: int, terms: Terms = TERMS, *, rings: bool = True) -> None:
         spec = msgspec.json.encode(Dossier(engine="celery"))
         job = NewJob(JOB, items, terms, spec, time.time())
         assert self.ledger.create(job, blocks(candidates(items), terms.chunk_size))
-        self.engine.ring(items // terms.chunk_size)
+        if rings:
+            self.engine.ring(items // terms.chunk_size)
 
     def until(self, reached: Callable[[JobRow], bool], *, bound_s: float = 30.0) -> JobRow:
         end_s = time.monotonic() + bound_s
