@@ -16,7 +16,7 @@ from proxywell.config.schema import RefreshSettings
 from proxywell.errors import StateError
 from tests.services.matrix.chord import DEFAULT, QUEUE
 from tests.services.matrix.lab import RANDOM, Lab, TookTooLongError
-from tests.services.matrix.orders import QUICK, Orders, Outcome
+from tests.services.matrix.orders import JOB, QUICK, Orders, Outcome
 from tests.services.matrix.processes import Tree, start
 from tests.services.matrix.row import Row
 from tests.services.matrix.scripted import CHUNK
@@ -65,7 +65,7 @@ class PlainChord:
         )
         return start(_MODULE, told.environment(), lab.directory / "waiter.log", "waiter")
 
-    def books(self, lab: Lab) -> str:
+    def books(self, lab: Lab, job: str = JOB) -> str:
         """See ``System``."""
         try:
             waiting, popped = (lab.server.call("LLEN", QUEUE), lab.server.call("HLEN", "unacked"))
@@ -74,7 +74,7 @@ class PlainChord:
         state = "open" if self.book_keys(lab) else "without a count"
         return f"{state}, {waiting} messages wait, {popped} are not acknowledged"
 
-    def book_keys(self, lab: Lab) -> list[str]:
+    def book_keys(self, lab: Lab, job: str = JOB) -> list[str]:
         """See ``System``."""
         with contextlib.suppress(StateError):
             return [key.decode() for key in lab.server.call("KEYS", "chord-unlock*")] + [

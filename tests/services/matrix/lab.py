@@ -90,6 +90,7 @@ class Lab:
         self.trees: list[Tree] = []
         self.waiters: list[subprocess.Popen[bytes]] = []
         self.began_s = time.monotonic()
+        self.started_s = 0.0
         self.fault_s: float | None = None
         self._tend_s = 0.0
         self._silenced: list[tuple[int, float]] = []
@@ -114,6 +115,7 @@ class Lab:
 
     def add_worker(self, *, kept: bool = True) -> Tree:
         """Start one more worker."""
+        self.started_s = self.started_s or time.monotonic()
         tree = self.system.worker(self, kept=kept)
         self.trees.append(tree)
         self.note(f"worker {tree.process.pid} started")
@@ -239,6 +241,11 @@ class Lab:
             if mark.pid == pid:
                 (doing.add if mark.what == START else doing.discard)(mark.item)
         return doing
+
+    def boot_s(self) -> float:
+        """What it took from the first program's start to the first check."""
+        marks = self.log.look()
+        return marks[0].at_s - self.started_s if marks else 0.0
 
     def again_after_s(self) -> float | None:
         """The longest until a check that a silenced process had begun was begun by another one.

@@ -82,8 +82,18 @@ class Finding:
             self.wrong.append(told)
 
 
-def examine(lab: Lab, ours: Ours, expected: Expected, job: str = JOB) -> Finding:
-    """Look at everything that a run left behind about one job."""
+def examine(
+    lab: Lab, ours: Ours, expected: Expected, job: str = JOB, *, alone: bool = True
+) -> Finding:
+    """Look at everything that a run left behind about one job.
+
+    Args:
+        lab: Of the run.
+        ours: What the lab ran.
+        expected: How it must have ended.
+        job: The job.
+        alone: It was the only one, so that all verdicts in the pool are its own.
+    """
     finding = Finding()
     reports = _reports(ours, job, finding)
     if reports:
@@ -93,6 +103,9 @@ def examine(lab: Lab, ours: Ours, expected: Expected, job: str = JOB) -> Finding
     _examine_log(lab, finding)
     state = lab.directory / "state"
     _examine_pool(state, job, expected, finding)
+    if alone:
+        kept = verdicts_in_pool(state)
+        finding.must(kept == finding.checked, f"the pool has {kept} of {finding.checked} verdicts")
     _examine_seals(Path(f"{lab.script.log}.seals"), job, expected, finding)
     _examine_journal(state, job, finding)
     _examine_server(lab, job, finding)
@@ -152,13 +165,18 @@ def _examine_pool(state: Path, job: str, expected: Expected, finding: Finding) -
         (finding.seals,) = db.execute(
             "SELECT count(*) FROM finalised WHERE job = ?", (number,)
         ).fetchone()
+    wanted = 0 if expected.failed_finaliser else 1
+    finding.must(finding.seals == wanted, f"the pool was sealed {finding.seals} times")
+
+
+def verdicts_in_pool(state: Path) -> int:
+    """How many verdicts the pool has taken in, of all jobs."""
+    with closing(sqlite3.connect(state / "pool.sqlite")) as db:
         (kept,) = db.execute(
             "SELECT (SELECT count(*) FROM checked) + (SELECT count(*) FROM rejection)"
             " + (SELECT coalesce(sum(times), 0) FROM rejected)"
         ).fetchone()
-    wanted = 0 if expected.failed_finaliser else 1
-    finding.must(finding.seals == wanted, f"the pool was sealed {finding.seals} times")
-    finding.must(kept == finding.checked, f"the pool has {kept} of {finding.checked} verdicts")
+    return int(kept)
 
 
 def _examine_seals(log: Path, job: str, expected: Expected, finding: Finding) -> None:
@@ -204,6 +222,12 @@ def _examine_server(lab: Lab, job: str, finding: Finding) -> None:
         leaves = sum(one["state"] != ChunkState.SPLIT for one in chunks)
         finding.must(leaves == line.chunks, f"{leaves} chunks, but the line says {line.chunks}")
         finding.must(line.open == 0, f"the line says that {line.open} chunks are open")
+        finding.must(
+            line.chunks == line.chunks_done + line.chunks_given_up,
+            f"{line.chunks} chunks, but {line.chunks_done} done, {line.chunks_given_up} given up",
+        )
+        held = [] if line.why else ledger.leases(job)
+        finding.must(not held, f"chunks of a closed job are held: {held}")
 
 
 def _all_parts(ledger: Journal | RedisLedger, job: str) -> list[tuple[int, ...]]:

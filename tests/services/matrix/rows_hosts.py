@@ -17,17 +17,19 @@ from proxywell.refresh.ports import NewJob
 from tests.network.refresh_fakes import candidates
 from tests.services.matrix.forwarder import Forwarder
 from tests.services.matrix.lab import ITEMS, READY_S, Lab, Setup
-from tests.services.matrix.row import BOOT_S, RESCUE_S, Row
+from tests.services.matrix.row import RESCUE_S, WORK_S, Row
 from tests.services.redis_server import RedisServer, needed_binary, wheel_binary
 from tests.services.worked import TERMS
 
 HOUR = "1h"
 LAG_S = 1.0
+LONG = 3  # so that there is something left when the primary is lost
 FULL_S = 4.0
 DISK_BYTES = 8 << 20
 MANY = 100_000
 MANY_CHUNK = 2_500
 JOBS = 1_000
+MANY_S = 90.0  # until ours is begun, behind the others
 _FAKETIME = ("/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/faketime", "/usr/lib64/faketime")
 
 
@@ -142,7 +144,8 @@ def promote(lab: Lab) -> None:
             bound_s=READY_S,
             what="a replica in step",
         )
-        lab.moment(share=0.2)
+        lab.begin()
+        lab.moment()
         way.make_hole()
         lab.note("the replica hears no more")
         lab.pause(LAG_S)
@@ -167,7 +170,7 @@ def promote(lab: Lab) -> None:
 
 
 def kill_one(lab: Lab) -> None:
-    lab.send(SIGKILL, lab.moment(), whom="child")
+    lab.send(SIGKILL, lab.moment(first_s=MANY_S), whom="child")
 
 
 def among_many(lab: Lab) -> None:
@@ -180,8 +183,7 @@ def among_many(lab: Lab) -> None:
     ledger.close()
     lab.note(f"{JOBS} jobs are open")
     lab.add_worker()
-    queue = lab.system.queue()
-    lab.until(lambda: lab.server.call("LLEN", queue) > JOBS / 2, bound_s=READY_S, what="bells")
+    lab.until(lambda: ITEMS in lab.log.ended(), bound_s=READY_S, what="work on the others")
     lab.add_waiter(first=True)
 
 
@@ -205,7 +207,8 @@ ROWS = [
         "a worker's clock is an hour ahead of everybody else's",
         watch,
         Setup(environment=clocked_worker),
-        recover_s=BOOT_S,
+        recover_s=0.0,
+        boots=1,
         begins=clock_ahead,
         missing=no_clock,
     ),
@@ -215,15 +218,19 @@ ROWS = [
         fill_disk,
         Setup(aof=True, program=on_small_disk),
         lasts_s=FULL_S,
-        recover_s=RESCUE_S + BOOT_S,
+        recover_s=RESCUE_S,
+        boots=1,
         missing=no_mount,
     ),
     Row(
         "replica",
         "Redis is lost, and a replica that is a second behind is promoted",
         promote,
-        Setup(forwarded=True),
-        recover_s=RESCUE_S + BOOT_S,
+        Setup(forwarded=True, items=LONG * ITEMS),
+        recover_s=RESCUE_S,
+        boots=1,
+        work_s=LONG * WORK_S,
+        begins=lambda _: None,
     ),
     Row(
         "many-items",
@@ -241,6 +248,7 @@ ROWS = [
         "many-jobs",
         "1 000 other jobs are open, a child SIGKILL",
         kill_one,
+        Setup(script={"slow": {ITEMS: 0.02}}),
         recover_s=RESCUE_S,
         work_s=30.0,
         begins=among_many,

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 
 from proxywell.errors import StateError
-from tests.services.matrix.lab import Lab, Setup
-from tests.services.matrix.row import BOOT_S, LEASE_S, RESCUE_S, Row
+from tests.services.matrix.lab import ITEMS, Lab, Setup
+from tests.services.matrix.row import BOOT_S, LEASE_S, RESCUE_S, WORK_S, Row
 
 DOWN_S = 1.0
 PAUSE_S = 10.0
 HOLE_S = 20.0
 FULL_S = 3.0
 SLOW_S = 0.05
+LONG = 3  # so that there is something left when its log was cut
 ANSWER_S = 2.0  # a call that was under way when the answer stayed away
 
 
@@ -175,7 +176,8 @@ ROWS = [
         "Redis SIGKILL, restarted empty after 1 s",
         restart,
         lasts_s=DOWN_S,
-        recover_s=RESCUE_S + BOOT_S,
+        recover_s=RESCUE_S,
+        boots=1,
         quick=True,
         chord=True,
     ),
@@ -185,15 +187,18 @@ ROWS = [
         restart,
         Setup(aof=True),
         lasts_s=DOWN_S,
-        recover_s=RESCUE_S + BOOT_S,
+        recover_s=RESCUE_S,
+        boots=1,
         chord=True,
     ),
     Row(
         "aof-cut",
         "Redis SIGKILL, its log cut by the last second, restarted",
         cut_aof,
-        Setup(aof=True),
-        recover_s=RESCUE_S + BOOT_S,
+        Setup(aof=True, items=LONG * ITEMS),
+        recover_s=RESCUE_S,
+        boots=1,
+        work_s=LONG * WORK_S,
     ),
     Row(
         "pause",
@@ -256,14 +261,16 @@ ROWS = [
         "Redis refuses writes (maxmemory) for 3 s",
         refuse_writes,
         lasts_s=FULL_S,
-        recover_s=RESCUE_S + BOOT_S,
+        recover_s=RESCUE_S,
+        boots=1,
         chord=True,
     ),
     Row(
         "bells-doubled",
         "every doorbell delivered twice",
         double_bells,
-        recover_s=BOOT_S + RESCUE_S,
+        recover_s=RESCUE_S,
+        boots=1,
         chord=True,
         begins=lambda lab: lab.add_waiter(first=True),
     ),
@@ -272,7 +279,7 @@ ROWS = [
         "every doorbell dropped for 7 s, those that a new worker rings among them",
         drop_bells,
         lasts_s=FULL_S + BOOT_S,
-        recover_s=8.0,  # rung again after 1, 2, 4, 8 s
+        recover_s=8.0,  # rung again after 1, 2, 4 and 8 s: once, for all children
         begins=lambda lab: lab.add_waiter(first=True),
     ),
     Row(

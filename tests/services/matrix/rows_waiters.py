@@ -7,12 +7,11 @@ from signal import SIGKILL
 
 from tests.services.matrix.lab import READY_S, Lab, Setup
 from tests.services.matrix.oracle import Expected
-from tests.services.matrix.row import BOOT_S, LEASE_S, RESCUE_S, WORK_S, Row
+from tests.services.matrix.row import LEASE_S, RESCUE_S, WORK_S, Row
 from tests.services.matrix.waiter import SEAL_S
 
 LATE_S = 6.0
 FIN_LEASE_S = 5.0
-PATH_S = 3.0  # a waiter's process starts
 
 
 def nothing(lab: Lab) -> None:
@@ -88,7 +87,8 @@ ROWS = [
         kill_finaliser,
         Setup(waiter={"pool": "slow"}),
         Expected(seals=2),
-        recover_s=FIN_LEASE_S + PATH_S,
+        recover_s=FIN_LEASE_S,
+        boots=1,
         chord=True,
     ),
     Row(
@@ -97,14 +97,16 @@ ROWS = [
         next_waiter(3.0),
         Setup(waiter={"pool": "dies_after"}),
         lasts_s=3.0,
-        recover_s=FIN_LEASE_S + PATH_S,
+        recover_s=FIN_LEASE_S,
+        boots=1,
     ),
     Row(
         "dispatcher-mid",
         "dispatcher dies in the middle of the creation, a new process waits",
         next_waiter(0.0),
         Setup(waiter={"dies": "mid_create"}),
-        recover_s=PATH_S + RESCUE_S,
+        recover_s=RESCUE_S,
+        boots=1,
         quick=True,
         chord=True,
     ),
@@ -113,13 +115,15 @@ ROWS = [
         "dispatcher dies before it rings, a new process waits",
         next_waiter(0.0),
         Setup(waiter={"dies": "before_bells"}),
-        recover_s=PATH_S + RESCUE_S,
+        recover_s=RESCUE_S,
+        boots=1,
     ),
     Row(
         "waiter-killed",
         "waiter killed, a new one waits by id",
         kill_waiter(0.0),
-        recover_s=PATH_S,
+        recover_s=0.0,
+        boots=1,
         quick=True,
         chord=True,
     ),
@@ -129,15 +133,17 @@ ROWS = [
         kill_waiter(LATE_S),
         Setup(chord={"result_expires": 2}),
         lasts_s=LATE_S,
-        recover_s=PATH_S + LEASE_S,
+        recover_s=LEASE_S,
+        boots=1,
         chord=True,
     ),
-    Row("two-waiters", "two waiters", two_waiters, recover_s=PATH_S),
+    Row("two-waiters", "two waiters", two_waiters, recover_s=0.0, boots=1),
     Row(
         "cancel",
         "cancelled by another process",
         cancel,
         expected=Expected(("cancelled", "complete"), given_up_at_most={"cancelled": 320}),
-        recover_s=PATH_S + BOOT_S,
+        recover_s=0.0,
+        boots=2,
     ),
 ]

@@ -9,7 +9,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 from tests.services.matrix.lab import READY_S, Lab, Setup
 from tests.services.matrix.oracle import Expected
-from tests.services.matrix.row import BOOT_S, LEASE_S, RESCUE_S, Row
+from tests.services.matrix.row import LEASE_S, RESCUE_S, Row
 
 FROZEN_S = 15.0
 DOWN_S = 3.0
@@ -142,14 +142,16 @@ ROWS = [
         "worker-sigterm",
         "worker SIGTERM (it drains), started again",
         stop_worker,
-        recover_s=1.0 + BOOT_S + RESCUE_S,
+        recover_s=1.0 + RESCUE_S,
+        boots=1,
         chord=True,
     ),
     Row(
         "group-sigterm",
         "SIGTERM to main and children (systemd, docker), started again",
         stop_group,
-        recover_s=1.0 + BOOT_S + RESCUE_S,
+        recover_s=1.0 + RESCUE_S,
+        boots=1,
         quick=True,
         chord=True,
     ),
@@ -159,7 +161,8 @@ ROWS = [
         field_stop,
         Setup(script={"slow": {161: 12.0}}),
         lasts_s=FIELD_STOP_S + 12.0,
-        recover_s=BOOT_S + RESCUE_S,
+        recover_s=RESCUE_S,
+        boots=1,
         chord=True,
     ),
     Row(
@@ -167,14 +170,16 @@ ROWS = [
         "child SIGTERM, 2 s later the worker is stopped, started again",
         child_then_worker,
         lasts_s=2.0,
-        recover_s=1.0 + BOOT_S + RESCUE_S,
+        recover_s=1.0 + RESCUE_S,
+        boots=1,
     ),
     Row(
         "worker-sigkill",
         "whole worker SIGKILL, restarted after 3 s",
         kill_worker,
         lasts_s=DOWN_S,
-        recover_s=BOOT_S + RESCUE_S,
+        recover_s=RESCUE_S,
+        boots=1,
         quick=True,
         chord=True,
     ),
@@ -182,7 +187,8 @@ ROWS = [
         "main-sigkill",
         "only the main process SIGKILL, restarted",
         kill_main,
-        recover_s=1.0 + BOOT_S + RESCUE_S,
+        recover_s=1.0 + RESCUE_S,
+        boots=1,
         quick=True,
         chord=True,
     ),
@@ -246,8 +252,9 @@ ROWS = [
         "popped",
         "worker frozen with a popped message, SIGKILL, restart",
         frozen_with_a_bell,
-        lasts_s=1.0 + BOOT_S,
-        recover_s=BOOT_S + RESCUE_S,
+        lasts_s=1.0,
+        recover_s=RESCUE_S,
+        boots=2,
         chord=True,
         begins=Lab.add_worker,
     ),

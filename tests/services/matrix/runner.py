@@ -32,6 +32,7 @@ class Run:
         phase: ``random`` or ``aligned``.
         seed: Of instants and victims.
         wrong: Sentences; empty if everything was as it must be.
+        bound_s: What was allowed from the fault to the end.
         end_s: From the fault to the end of every wait; None: not within the bound.
         again_s: The longest until a check that was lost with its process began again.
         finding: What was left behind; None if it did not end.
@@ -43,6 +44,7 @@ class Run:
     phase: str
     seed: int
     wrong: list[str] = field(default_factory=list)
+    bound_s: float = 0.0
     end_s: float | None = None
     again_s: float | None = None
     finding: Finding | None = None
@@ -77,7 +79,8 @@ def run(row: Row, *, phase: str = RANDOM, seed: int = 0, defect: str = "") -> Ru
             try:
                 row.begins(lab)
                 row.strike(lab)
-                came.end_s = lab.finish(row.bound_s)
+                came.bound_s = row.bound_s(lab.boot_s())
+                came.end_s = lab.finish(came.bound_s)
             except TookTooLongError as error:
                 lab.note(f"books: {ours.books(lab)}")
                 came.wrong.append(str(error))

@@ -45,12 +45,12 @@ class System(Protocol):
         """Start a waiter; the first one creates the job."""
         ...
 
-    def books(self, lab: Lab) -> str:
-        """How the job stands, in a line."""
+    def books(self, lab: Lab, job: str = JOB) -> str:
+        """How a job stands, in a line."""
         ...
 
-    def book_keys(self, lab: Lab) -> list[str]:
-        """The keys that hold the job's books."""
+    def book_keys(self, lab: Lab, job: str = JOB) -> list[str]:
+        """The keys that hold a job's books."""
         ...
 
     def queue(self) -> str:
@@ -120,28 +120,29 @@ class Ours:
             if of == job and path.exists()
         ]
 
-    def line(self) -> JobRow | None:
-        """The job's line on the server; None if it is not there, or does not answer."""
+    def line(self, job: str = JOB) -> JobRow | None:
+        """A job's line on the server; None if it is not there, or does not answer."""
         assert self._spy is not None
         with contextlib.suppress(StateError, UnknownJobError):
-            return self._spy.status(JOB)
+            return self._spy.status(job)
         return None
 
-    def books(self, lab: Lab) -> str:
+    def books(self, lab: Lab, job: str = JOB) -> str:
         """See ``System``."""
-        job = self.line()
-        if job is None:
+        line = self.line(job)
+        if line is None:
             return "not there"
         return (
-            f"{job.state} epoch {job.epoch} ready {job.ready} running {job.running}"
-            f" checked {job.checked} given up {job.items_given_up} of {job.items}"
-            f" rescued {job.rescued} split {job.split} attempts {job.attempts} stale {job.stale}"
+            f"{line.state} epoch {line.epoch} ready {line.ready} running {line.running}"
+            f" checked {line.checked} given up {line.items_given_up} of {line.items}"
+            f" rescued {line.rescued} split {line.split} attempts {line.attempts}"
+            f" stale {line.stale}"
         )
 
-    def book_keys(self, lab: Lab) -> list[str]:
+    def book_keys(self, lab: Lab, job: str = JOB) -> list[str]:
         """See ``System``."""
         assert self._spy is not None
-        return [self._spy.key(JOB, name) for name in OF_A_JOB]
+        return [self._spy.key(job, name) for name in OF_A_JOB]
 
     def queue(self) -> str:
         """See ``System``."""

@@ -117,10 +117,12 @@ def _ours(cell: Cells) -> list[str]:
     gone = sorted({one.given_up for one in found})
     if gone and gone[-1]:
         told += f" ({_span(gone, '{}')} given up)"
+    ends = _span([came.end_s for came in cell.runs], "{:.1f}")
+    bounds = _span([came.bound_s for came in cell.runs], "{:.0f}")
     return [
         cell.row.title,
         told,
-        f"{_span([came.end_s for came in cell.runs], '{:.1f}')} s ({cell.row.bound_s:.0f} s)",
+        f"{ends} s ({bounds} s)",
         _span([came.again_s for came in cell.runs], "{:.1f} s"),
         _span([one.checked_again for one in found], "{}"),
         _span([one.epochs for one in found], "{}"),
