@@ -8,9 +8,8 @@ child. Workers close jobs and never finalise them: that needs the state director
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import logging
+import mmap
 import os
 import re
 import signal
@@ -20,16 +19,18 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from importlib.metadata import version
-from types import FrameType
 from typing import Any, Final, TypeAlias
 
-from celery import Celery, signals
+from billiard.exceptions import WorkerLostError
+from celery import Celery, Task, signals
 from celery.apps.worker import Worker as CeleryMain
+from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
-from celery.worker import state
+from celery.worker import state as celery_state
+from celery.worker.request import Request
 from kombu.exceptions import OperationalError
 from msgspec import Struct
 
@@ -38,18 +39,24 @@ from proxywell.config.schema import Settings
 from proxywell.errors import ProxywellError, StateError, UnknownJobError
 from proxywell.net.loop import run
 from proxywell.refresh.books import JobState, Worker
+from proxywell.refresh.engines.caretaker import Caretaker
 from proxywell.refresh.engines.celery import DOORBELL, ClockBell, doorbell_app, queue_name, ring
+from proxywell.refresh.engines.keeping import Keeper
+from proxywell.refresh.engines.loop_thread import interruptible
 from proxywell.refresh.engines.node import Pulse, node_name
+from proxywell.refresh.engines.tie import tie_to_parent
+from proxywell.refresh.engines.unable import Inability, Unable
 from proxywell.refresh.ledgers.redis import RedisLedger, open_redis_ledger
 from proxywell.refresh.ledgers.redis_address import RedisAddress
 from proxywell.refresh.ports import CandidateChecker
 from proxywell.refresh.shift import Shift, ShiftEnd, ShiftTerms
-from proxywell.telemetry.events import emit
+from proxywell.refresh.standstill import LoopHungError
+from proxywell.telemetry.events import LedgerTroubled, emit
 from proxywell.telemetry.work import (
     DoorbellIgnored,
     DoorbellsLost,
     WorkerCannotCheck,
-    WorkerMainEnded,
+    WorkerIsDeaf,
     WorkerStarted,
 )
 
@@ -57,11 +64,8 @@ CheckerOf: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[Candidat
 
 IDLE_S: Final = 2.0  # a shift that is given nothing for so long makes room for other jobs
 LAST_RESORT_S: Final = 30.0  # behind shift and attempt, before Celery ends a shift
-_BACK_OFF_FIRST_S: Final = 0.5
-_BACK_OFF_MOST_S: Final = 10.0
-_STEADY_S: Final = 30.0  # a main that lived so long is started again at once
+CHILD_START_S: Final = 30.0  # on a busy machine; then Celery takes a child for one that hangs
 _LOOK_S: Final = 0.05
-_PR_SET_PDEATHSIG: Final = 1
 _JOB_ID: Final = re.compile(r"[0-9A-Za-z_.-]{1,64}")
 _CELERY_LOGGERS: Final = (
     "celery.app.trace",
@@ -102,166 +106,143 @@ def run_worker(
     open_redis_ledger(address).close()
     emit(
         WorkerStarted(
-            redis=address.shown, queue=queue_name(address), workers=workers, pid=os.getpid()
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            redis=address.shown,
+            queue=queue_name(address),
+            workers=workers,
         )
     )
-    return _Watch(lambda: _be_main(settings, address, workers, checker_of)).keep()
+    return Keeper(lambda: _Main(settings, address, workers, checker_of).run()).keep()
 
 
-class _Watch:
-    """Keeps one main process going. It is forked, so nothing secret is handed over in words."""
+class _Main:
+    """Celery's main: hears doorbells, hands them to children, tells that this node is there."""
 
-    def __init__(self, be_main: Callable[[], int]) -> None:
-        self._be_main = be_main
-        self._main = 0
-        self._asked = 0  # how often we were asked to end
+    def __init__(
+        self, settings: Settings, address: RedisAddress, workers: int, checker_of: CheckerOf
+    ) -> None:
+        refresh = settings.refresh
+        self._address = address
+        self._workers = workers
+        self._leaving = mmap.mmap(-1, 1)  # shared with the children; not zero: begin nothing
+        self._app = doorbell_app(address)
+        self._app.conf.update({"worker_proc_alive_timeout": CHILD_START_S})
+        node = node_name(version("proxywell"))
+        self._pulse = Pulse(
+            node,
+            "",
+            open_ledger=partial(RedisLedger, address),
+            lease_s=refresh.lease_s,
+            beat_s=refresh.beat_s,
+        )
+        self._caretaker = Caretaker(
+            node,
+            address,
+            queue=f"{address.prefix}:broker:{queue_name(address)}",
+            hearing=_Hearing(workers),
+            ring=partial(_ring, self._app),
+        )
+        last_s = refresh.shift_s + refresh.attempt_hard_s + LAST_RESORT_S
+        self._app.task(
+            name=DOORBELL,
+            base=_doorbell_kind(self._caretaker),
+            soft_time_limit=last_s,
+            time_limit=last_s + 15.0,
+            typing=False,
+        )(_Shifts(settings, address, node, checker_of, self._app, self._leaving).hear)
 
-    def keep(self) -> int:
-        """Run mains one after the other until asked to end; the last one's exit status."""
-        kept = {number: signal.signal(number, self._end) for number in _ENDING}
-        try:
-            return self._keep()
-        finally:
-            for number, handler in kept.items():
-                signal.signal(number, handler)
-
-    def _keep(self) -> int:
-        pause_s = _BACK_OFF_FIRST_S
-        while True:  # ends when a main ends that was asked to
-            born_s = time.monotonic()
-            status = self._one_main()
-            if self._asked:
-                return 0 if status in (0, -signal.SIGTERM) else 1
-            if time.monotonic() - born_s > _STEADY_S:
-                pause_s = _BACK_OFF_FIRST_S
-            emit(WorkerMainEnded(how=_in_words(status), restart_s=pause_s))
-            if not self._pause(pause_s):
-                return 0
-            pause_s = min(2 * pause_s, _BACK_OFF_MOST_S)
-
-    def _pause(self, pause_s: float) -> bool:
-        """Let time pass; False if we were asked to end meanwhile."""
-        due_s = time.monotonic() + pause_s
-        while time.monotonic() < due_s and not self._asked:
-            time.sleep(_LOOK_S)
-        return not self._asked
-
-    def _one_main(self) -> int:
+    def run(self) -> int:
+        """Be the main until it is asked to end; its exit status."""
         parent = os.getpid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-        self._main = os.fork()
-        if self._main == 0:
-            os._exit(self._as_main(parent))
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-        _, status = os.waitpid(self._main, 0)
-        self._main = 0
-        return os.waitstatus_to_exitcode(status)
 
-    def _as_main(self, parent: int) -> int:
-        for number in _ENDING:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
-        os.setpgid(0, 0)  # Ctrl-C is for the process above; it tells us
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            return 1
+        def ready(**_: Any) -> None:
+            self._pulse.start()
+            self._caretaker.start()
+
+        def leaving(**_: Any) -> None:
+            self._leaving[0] = 1
+            self._pulse.drain()
+            if sys.platform == "linux":  # whose kernel ends the idle children with us
+                threading.Thread(target=self._leave, name="leaving", daemon=True).start()
+
+        def in_child(**_: Any) -> None:
+            tie_to_parent(parent)
+
+        def as_we_log(**_: Any) -> None:
+            """Keep our handlers: Celery would set up its own, and has just let warnings through."""
+            warnings.filterwarnings(  # it advises to end shifts when a connection is lost
+                "ignore", "\nIn Celery 5.1 we introduced", CPendingDeprecationWarning
+            )
+
+        signals.setup_logging.connect(as_we_log)
+        signals.worker_ready.connect(ready)
+        signals.worker_shutting_down.connect(leaving)
+        signals.worker_process_init.connect(in_child)
+        for name in _CELERY_LOGGERS:
+            logging.getLogger(name).addFilter(_in_our_tone)
+        warnings.filterwarnings("ignore", category=SecurityWarning)  # about pickle, refused anyway
+        sys.__stdout__ = None  # type: ignore[misc] # Celery says there that it is going to end
+        main = CeleryMain(
+            app=self._app,
+            hostname=f"proxywell-{parent}@{socket.gethostname()}",
+            concurrency=self._workers,
+            pool="prefork",
+            quiet=True,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
         try:
-            return self._be_main()
-        except SystemExit as end:
-            return end.code if isinstance(end.code, int) else 0
-        except BaseException:
-            logging.getLogger("proxywell").exception("the worker's main ended")
-            return 1
-
-    def _end(self, number: int, _frame: FrameType | None) -> None:
-        self._asked += 1
-        if self._main:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._main, signal.SIGTERM if self._asked == 1 else signal.SIGKILL)
-
-
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
-
-
-def _be_main(settings: Settings, address: RedisAddress, workers: int, checker_of: CheckerOf) -> int:
-    """Be Celery's main: hear doorbells, hand them to children, tell that this node is there."""
-    node = node_name(version("proxywell"))
-    app = doorbell_app(address)
-    shifts = _Shifts(settings, address, node, checker_of, app)
-    last_s = settings.refresh.shift_s + settings.refresh.attempt_hard_s + LAST_RESORT_S
-
-    def doorbell(*args: object, **_more: object) -> None:
-        shifts.answer(args)
-
-    app.task(name=DOORBELL, soft_time_limit=last_s, time_limit=last_s + 15.0, typing=False)(
-        doorbell
-    )
-
-    pulse = Pulse(
-        node,
-        "",
-        open_ledger=partial(RedisLedger, address),
-        lease_s=settings.refresh.lease_s,
-        beat_s=settings.refresh.beat_s,
-    )
-
-    def ready(**_: Any) -> None:
-        pulse.start()
-        _ring_for_open_jobs(app, address)
-
-    def leaving(**_: Any) -> None:
-        pulse.drain()
-        if sys.platform == "linux":  # whose kernel ends the idle children with us
-            threading.Thread(target=_leave, args=(pulse, address), daemon=True).start()
-
-    def as_we_log(**_: Any) -> None:
-        """Keep our handlers: Celery would set up its own."""
-
-    signals.setup_logging.connect(as_we_log)
-    signals.worker_ready.connect(ready)
-    signals.worker_shutting_down.connect(leaving)
-    for name in _CELERY_LOGGERS:
-        logging.getLogger(name).addFilter(_in_our_tone)
-    warnings.filterwarnings("ignore", category=SecurityWarning)  # about pickle, which is refused
-    sys.__stdout__ = None  # type: ignore[misc] # Celery says there that it is going to end
-    main = CeleryMain(
-        app=app,
-        hostname=f"proxywell-{os.getpid()}@{socket.gethostname()}",
-        concurrency=workers,
-        pool="prefork",
-        quiet=True,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-    )
-    try:
-        main.start()
-    finally:
-        pulse.stop(address.answer_s)
-    return int(main.exitcode or 0)
-
-
-def _leave(pulse: Pulse, address: RedisAddress) -> None:
-    """End as soon as no child holds a shift; Celery's own way there takes two seconds more."""
-    while state.active_requests:  # ends with the drained shifts, or with Celery's main
-        time.sleep(_LOOK_S)
-    pulse.stop(address.answer_s)
-    os._exit(0)
-
-
-def _ring_for_open_jobs(app: Celery, address: RedisAddress) -> None:
-    """What was rung while no worker was here may be gone."""
-    try:
-        ledger = RedisLedger(address)
-        try:
-            waiting = ledger.open_jobs()
+            main.start()
         finally:
-            ledger.close()
-        for job_id in waiting:
-            ring(app, job_id)
-    except (StateError, OperationalError, OSError) as error:
-        emit(DoorbellsLost(job_id="every open one", bells=1, reason=str(error)))
+            self._caretaker.stop(self._address.answer_s)
+            self._pulse.stop(self._address.answer_s)
+        return int(main.exitcode or 0)
+
+    def _leave(self) -> None:
+        """End as soon as no child holds a shift; Celery's own way there takes two seconds more."""
+        while celery_state.active_requests:  # ends with the drained shifts, or with Celery's main
+            time.sleep(_LOOK_S)
+        self._caretaker.stop(self._address.answer_s)
+        self._pulse.stop(self._address.answer_s)
+        os._exit(0)
+
+
+class _Hearing(Struct, frozen=True):
+    """What a main's Celery has in hand; see ``caretaker.Hearing``."""
+
+    workers: int
+
+    def is_idle(self) -> bool:
+        return len(celery_state.reserved_requests) < self.workers
+
+    def heard(self) -> int:
+        return int(celery_state.all_total_count[0])
+
+    def deaf(self) -> None:
+        emit(WorkerIsDeaf())
+        os._exit(1)  # the children end with us, and another main is started
+
+
+def _doorbell_kind(caretaker: Caretaker) -> type[Task]:
+    """The task of a doorbell, which tells the caretaker what became of its child."""
+
+    class Heard(Request):  # type: ignore[misc] # Celery has no types
+        def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
+            error = getattr(exc_info.exception, "exc", exc_info.exception)
+            if isinstance(error, WorkerLostError) and self.worker_pid:
+                caretaker.died(_named(self.args) or "", self.worker_pid, _how(error))
+            return super().on_failure(exc_info, *args, **kwargs)
+
+        def on_success(self, *args: Any, **kwargs: Any) -> Any:
+            caretaker.well(_named(self.args) or "")
+            return super().on_success(*args, **kwargs)
+
+    class Doorbell(Task):  # type: ignore[misc] # Celery has no types
+        Request = Heard
+
+    return Doorbell
 
 
 class _Shifts(Struct):
@@ -272,14 +253,17 @@ class _Shifts(Struct):
     node: str
     checker_of: CheckerOf
     app: Celery
+    main_leaves: mmap.mmap
     serial: int = 0
     leaving: bool = False
 
-    def answer(self, given: tuple[object, ...]) -> None:
+    def hear(self, *given: object, **_more: object) -> None:
         """Hold a shift for the job that a doorbell names; whatever else came is ignored."""
-        job_id = given[0] if len(given) == 1 else None
-        if not isinstance(job_id, str) or _JOB_ID.fullmatch(job_id) is None:
+        job_id = _named(given)
+        if job_id is None:
             emit(DoorbellIgnored(reason="it names no job"))
+            return
+        if self.main_leaves[0]:
             return
         kept = signal.getsignal(signal.SIGTERM)
         try:
@@ -287,21 +271,20 @@ class _Shifts(Struct):
         except UnknownJobError:
             emit(DoorbellIgnored(reason=f"there is no job {job_id}"))
             return
+        except StateError as error:
+            emit(LedgerTroubled(job_id=job_id, reason=str(error)))
+            return
         except ProxywellError as error:
             emit(WorkerCannotCheck(job_id=job_id, reason=str(error)))
             return
+        except LoopHungError:
+            end = ShiftEnd.OVER
         finally:
             signal.signal(signal.SIGTERM, kept)
         if self.leaving:
             raise SystemExit(0)
         if end is ShiftEnd.OVER:
-            self._ring(job_id)
-
-    def _ring(self, job_id: str) -> None:
-        try:
-            ring(self.app, job_id)
-        except (OperationalError, OSError) as error:
-            emit(DoorbellsLost(job_id=job_id, bells=1, reason=str(error)))
+            _ring(self.app, job_id)
 
     async def _shift(self, job_id: str) -> ShiftEnd:
         ledger = RedisLedger(self.address)
@@ -311,41 +294,96 @@ class _Shifts(Struct):
                 return ShiftEnd.CLOSED
             if not job.ready:
                 return ShiftEnd.IDLE
-            settings = joined.as_job_was_started(self.settings, ledger.spec(job_id))
+            spec = ledger.spec(job_id)
         finally:
             ledger.close()
         self.serial += 1
+        refresh = self.settings.refresh
         terms = ShiftTerms(
-            beat_s=min(self.settings.refresh.beat_s, job.terms.lease_s / 4),
-            shift_s=self.settings.refresh.shift_s,
+            beat_s=min(refresh.beat_s, job.terms.lease_s / 4),
+            shift_s=refresh.shift_s,
             idle_s=IDLE_S,
+            hang_s=refresh.hang_s,
         )
-        async with self.checker_of(settings) as checker:
-            if job.ready > 1:  # so that one bell wakes all children, however many were lost
-                await asyncio.to_thread(self._ring, job_id)
-            shift = Shift(
-                job_id,
-                Worker(node=self.node, holder=f"{self.node}/{os.getpid()}.{self.serial}"),
-                open_ledger=partial(RedisLedger, self.address),
-                checker=checker,
-                terms=terms,
-                bell=ClockBell(),
-            )
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._leave, shift)
-            return await shift.run()
+        with interruptible() as thread:
+            async with AsyncExitStack() as stack:
+                checker = await self._checker(stack, job_id, spec)
+                if job.ready > 1:  # so that one bell wakes all children, however many were lost
+                    await asyncio.to_thread(_ring, self.app, job_id)
+                shift = Shift(
+                    job_id,
+                    Worker(node=self.node, holder=f"{self.node}/{os.getpid()}.{self.serial}"),
+                    open_ledger=partial(RedisLedger, self.address),
+                    checker=checker,
+                    terms=terms,
+                    bell=ClockBell(),
+                    thread=thread,
+                )
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(signal.SIGTERM, self._leave, shift)
+                return await shift.run()
+
+    async def _checker(self, stack: AsyncExitStack, job_id: str, spec: bytes) -> CandidateChecker:
+        """The job's checker; whether it could be made is told to whoever waits."""
+        note = Unable(self.address, job_id)
+        try:
+            try:
+                settings = joined.as_job_was_started(self.settings, spec)
+                checker = await stack.enter_async_context(self.checker_of(settings))
+            except Exception as error:
+                inability = Inability.of(error)
+                note.say(self.node, inability)
+                raise _CannotCheckError(inability.sentence) from error
+            note.withdraw(self.node)
+        finally:
+            note.close()
+        return checker
 
     def _leave(self, shift: Shift) -> None:
         self.leaving = True
         shift.leave()
 
 
+class _CannotCheckError(ProxywellError):
+    """This worker cannot make the job's checker."""
+
+    code = "cannot_check"
+
+
+def _named(given: object) -> str | None:
+    """The job that a doorbell's arguments name; None if it is no doorbell of ours."""
+    job_id = given[0] if isinstance(given, tuple | list) and len(given) == 1 else None
+    return job_id if isinstance(job_id, str) and _JOB_ID.fullmatch(job_id) else None
+
+
+def _how(error: WorkerLostError) -> str:
+    """What ended a child, out of billiard's sentence about it."""
+    found = re.search(r"prematurely: (.*?)(?: Job:|$)", str(error))
+    return found[1].rstrip(".") if found else "without a word"
+
+
+def _ring(app: Celery, job_id: str) -> None:
+    try:
+        ring(app, job_id)
+    except (OperationalError, OSError) as error:
+        emit(DoorbellsLost(job_id=job_id, bells=1, reason=str(error)))
+
+
 def _in_our_tone(record: logging.LogRecord) -> bool:
-    """A worker repairs what Celery calls an error; nobody needs its traceback to know that."""
+    """A worker repairs what Celery calls an error; nobody needs its traceback to know that.
+
+    Nothing is told twice: a child that died is the caretaker's to tell, a server that stays away
+    the pulse's.
+    """
+    text = record.getMessage()
+    if (
+        record.name == "multiprocessing"
+        or "WorkerLostError" in text
+        or text.startswith("consumer: Cannot connect")
+    ):
+        return False
     if record.levelno >= logging.WARNING:
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.exc_info = record.exc_text = None
+        record.msg, record.args = text.partition("\n")[0], ()
     return True
-
-
-def _in_words(status: int) -> str:
-    return f"exit status {status}" if status >= 0 else signal.Signals(-status).name

@@ -187,14 +187,40 @@ def test_one_doorbell_wakes_every_child(
     assert len({line.split()[1] for line in checks.read_text().splitlines()}) == 3
 
 
-def test_a_worker_survives_a_restart_of_redis(
-    waiter: Driven, server: RedisServer, log: Path, tmp_path: Path
+@pytest.mark.parametrize(("tcp", "away_s"), [(True, 3.0), (False, 1.0)], ids=["tcp", "socket"])
+def test_a_worker_survives_a_restart_of_redis_with_its_main_and_its_children(
+    log: Path, *, tcp: bool, away_s: float
 ) -> None:
-    with RedisServer(aof=True) as kept, driven(kept) as other, worker(kept, SLOW, log):
+    """For three seconds shifts end in the outage, and doorbells in hand are begun in it."""
+    with (
+        RedisServer(aof=True, tcp=tcp) as kept,
+        driven(kept) as other,
+        worker(kept, SLOW, log) as process,
+    ):
         other.create(96)
+        other.engine.ring(64)
         other.until(busy)
+        main = main_of(process.pid)
+        children = children_of(main)
         kept.kill()
-        time.sleep(1.0)
+        time.sleep(away_s)
         kept.start()
-        assert_all_checked(other.until_closed(bound_s=40.0), 96)
-    assert "[ERROR]" not in log.read_text()
+        assert_all_checked(other.until_closed(bound_s=25.0), 96)
+        assert main_of(process.pid) == main
+        assert children_of(main) == children
+    said = log.read_text()
+    assert "[ERROR]" not in said
+    assert "The books can be reached again" in said
+    assert "DeprecationWarning" not in said
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["tcp", "tls"])
+def test_a_worker_works_at_a_server_that_wants_a_password(log: Path, *, tls: bool) -> None:
+    with (
+        RedisServer(tcp=True, tls=tls, password="se:cr@t") as closed,
+        driven(closed) as other,
+        worker(closed, Habits(delay_s=0.02, sockets=32), log),
+    ):
+        other.create(96)
+        assert_all_checked(other.until_closed(), 96)
+    assert "se:cr@t" not in log.read_text()

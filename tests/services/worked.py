@@ -43,8 +43,9 @@ TERMS = Terms(
 class Driven:
     """A waiter for one job: ticks and rings until something is reached, within a bound."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer, *, rings: bool = True) -> None:
         self.server = server
+        self.rings = rings
         self.ledger = RedisLedger(server.address())
         self.engine = CeleryEngine(JOB, server.address())
         self.bell = RedisBell(server.address(), self.ledger.events_key(JOB))
@@ -53,14 +54,15 @@ class Driven:
         spec = msgspec.json.encode(Dossier(engine="celery"))
         job = NewJob(JOB, items, terms, spec, time.time())
         assert self.ledger.create(job, blocks(candidates(items), terms.chunk_size))
-        if rings:
+        if rings and self.rings:
             self.engine.ring(items // terms.chunk_size)
 
     def until(self, reached: Callable[[JobRow], bool], *, bound_s: float = 30.0) -> JobRow:
         end_s = time.monotonic() + bound_s
         while time.monotonic() < end_s:
             tick = self.ledger.tick(JOB)
-            self.engine.ring(tick.ring)
+            if self.rings:
+                self.engine.ring(tick.ring)
             if reached(tick.job):
                 return tick.job
             self.bell.wait(0.25)
@@ -76,8 +78,8 @@ class Driven:
 
 
 @contextmanager
-def driven(server: RedisServer) -> Iterator[Driven]:
-    waiter = Driven(server)
+def driven(server: RedisServer, *, rings: bool = True) -> Iterator[Driven]:
+    waiter = Driven(server, rings=rings)
     try:
         yield waiter
     finally:
@@ -86,9 +88,14 @@ def driven(server: RedisServer) -> Iterator[Driven]:
 
 @contextmanager
 def worker(
-    server: RedisServer, habits: Habits, log: Path, *, workers: int = 2
+    server: RedisServer,
+    habits: Habits,
+    log: Path,
+    *,
+    workers: int = 2,
+    refresh: RefreshSettings = QUICK,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    process = scripted_worker.start(server.url, habits, workers=workers, refresh=QUICK, log=log)
+    process = scripted_worker.start(server.url, habits, workers=workers, refresh=refresh, log=log)
     try:
         yield process
     finally:

@@ -21,9 +21,10 @@ import msgspec
 from proxywell.errors import StateError, UnknownJobError
 from proxywell.refresh.books import NOTHING, Beat, BeatAnswer, Claim, NoClaim, SubmitAnswer, Worker
 from proxywell.refresh.holding import Holding, candidates_of
+from proxywell.refresh.outage import Outage
 from proxywell.refresh.ports import Bell, Ledger
 from proxywell.refresh.standstill import LoopHungError, LoopThread, Remedy, Standstill
-from proxywell.telemetry.events import LedgerTroubled, emit
+from proxywell.telemetry.events import emit
 from proxywell.telemetry.work import CheckHung
 
 NEWS_GAP_S = 0.2  # working proxies are told at once, but not more often than this
@@ -75,6 +76,7 @@ class Clerk:
     ) -> None:
         self._job_id = job_id
         self._worker = worker
+        self._outage = Outage(job_id)
         self._open_ledger = open_ledger
         self._beat_s = beat_s
         self._bell = bell
@@ -167,7 +169,7 @@ class Clerk:
         try:
             ledger.expire(self._job_id, held)
         except (StateError, UnknownJobError) as error:  # their leases run out instead
-            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+            self._outage.met(error)
         self._bell.ring()
 
     def _claim(self, ledger: Ledger, promise: _Claiming) -> None:
@@ -177,10 +179,11 @@ class Clerk:
         try:
             claim = ledger.claim(self._job_id, self._worker, token_hex(8))
             answer = self._taken(ledger, claim) if isinstance(claim, Claim) else claim
+            self._outage.over()
         except UnknownJobError:
             answer = self._gone()
         except StateError as error:
-            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+            self._outage.met(error)
         promise.set_result(answer)
 
     def _gone(self) -> NoClaim:
@@ -230,10 +233,12 @@ class Clerk:
                 self._listener.drain()
             for holding in list(self._ended.values()):
                 self._settle(ledger, holding)
+            if beats:
+                self._outage.over()
         except UnknownJobError:
             self._gone()
         except StateError as error:
-            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+            self._outage.met(error)
         if any(said.items for said in news):
             self._bell.ring()
 
@@ -245,7 +250,7 @@ class Clerk:
         except UnknownJobError:
             self._gone()
         except StateError as error:  # told again with the next beat
-            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+            self._outage.met(error)
 
     def _settle(self, ledger: Ledger, holding: Holding) -> None:
         claim = holding.claim
@@ -270,5 +275,5 @@ class Clerk:
                 claim = holding.claim
                 ledger.release(self._job_id, claim.chunk_id, claim.token, holding.news())
         except (StateError, UnknownJobError) as error:  # their leases run out instead
-            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+            self._outage.met(error)
         self._held.clear()

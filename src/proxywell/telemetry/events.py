@@ -261,7 +261,7 @@ class JobCameHome(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerTroubled(Event):
-    """A step in the books of job {job_id} failed and will be tried again: {reason}."""
+    """A step in the books failed and is tried again: {reason}."""
 
     name = "refresh.ledger_troubled"
     level = logging.WARNING

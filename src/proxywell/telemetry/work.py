@@ -10,10 +10,11 @@ from proxywell.telemetry.events import Event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStarted(Event):
-    """Worker {pid} waits for {queue} at {redis} with {workers} children; Ctrl-C ends it."""
+    """Worker {pid} on {host}: {workers} children wait for {queue} at {redis}; Ctrl-C ends it."""
 
     name = "worker.started"
     pid: int
+    host: str
     redis: str
     queue: str
     workers: int
@@ -73,10 +74,40 @@ class WorkerEnded(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckHung(Event):
-    """A check of job {job_id} hung for {stood_s} s; {chunks} chunks are handed back."""
+    """A check of job {job_id} hung for {stood_s} s; handed back: {chunks} chunks."""
 
     name = "refresh.check_hung"
     level = logging.WARNING
     job_id: str
     chunks: int
     stood_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildEnded(Event):
+    """Child {pid} ended at job {job_id} ({how}); taken back: {chunks} chunks."""
+
+    name = "worker.child_ended"
+    level = logging.WARNING
+    job_id: str
+    pid: int
+    how: str
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerReached(Event):
+    """The books can be reached again, after {away_s} s."""
+
+    name = "refresh.ledger_reached"
+    level = logging.INFO
+    job_id: str  # empty: those of all jobs
+    away_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerIsDeaf(Event):
+    """The worker's main does not hear doorbells any more; another one takes its place."""
+
+    name = "worker.deaf"
+    level = logging.WARNING

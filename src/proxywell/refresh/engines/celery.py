@@ -18,8 +18,10 @@ from urllib.parse import quote
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from proxywell.errors import StateError
+from proxywell.errors import StateError, UnknownJobError
 from proxywell.refresh.books import JobRow
+from proxywell.refresh.engines.broker import TRANSPORT_OPTIONS, DoorbellAMQP
+from proxywell.refresh.engines.unable import Hopelessness, Unable
 from proxywell.refresh.ledgers.journal import open_journal
 from proxywell.refresh.ledgers.journaled import JournaledLedger
 from proxywell.refresh.ledgers.redis import RedisLedger
@@ -32,6 +34,7 @@ from proxywell.telemetry.work import DoorbellsLost
 DOORBELL: Final = "proxywell.refresh.doorbell"
 BELLS_MAX: Final = 64  # at once: each starts a shift, and a shift takes many chunks
 BLOCK_S: Final = 0.25
+LOOK_S: Final = 1.0  # how often to ask whether anybody can check
 
 
 def queue_name(address: RedisAddress) -> str:
@@ -46,7 +49,7 @@ def doorbell_app(address: RedisAddress) -> Celery:
     ``retry_on_timeout`` stays unset: with it a worker's main can wait for ever on a fresh
     connection (docs/adr/0001-ledger-not-chord.md).
     """
-    app = Celery("proxywell", set_as_current=False)
+    app = Celery("proxywell", set_as_current=False, amqp=DoorbellAMQP)
     app.conf.update(
         broker_url=_broker_url(address),
         broker_connection_max_retries=None,
@@ -61,6 +64,7 @@ def doorbell_app(address: RedisAddress) -> Celery:
             "global_keyprefix": f"{address.prefix}:broker:",
             "fanout_prefix": True,
             "fanout_patterns": True,
+            **TRANSPORT_OPTIONS,
         },
         broker_use_ssl=_tls(address),
         task_serializer="json",
@@ -133,7 +137,8 @@ class CeleryEngine:
     Args:
         job_id: The job.
         address: Where the queue is.
-        failure: Says why nobody can go on; None while somebody can, or may come.
+        failure: Says why nobody can go on; None while somebody can, or may come. What workers say
+            of themselves comes in addition.
     """
 
     def __init__(
@@ -148,6 +153,7 @@ class CeleryEngine:
         self._owed = 0
         self._news = threading.Condition()
         self._over = False
+        self._hopeless: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="doorbells", daemon=True)
 
     def start(self) -> None:
@@ -166,7 +172,7 @@ class CeleryEngine:
 
     def failure(self) -> BaseException | None:
         """Why nobody can go on; None while somebody can: workers come and go."""
-        return self._failure()
+        return self._failure() or self._hopeless
 
     def stop(self) -> None:
         """Stop ringing; workers go on by themselves. Works twice."""
@@ -180,17 +186,23 @@ class CeleryEngine:
 
     def _run(self) -> None:
         app = doorbell_app(self._address)
+        asking = _Asking(self._job_id, self._address)
+        look_s = time.monotonic() + LOOK_S
         try:
             while True:  # ends when it is over and nothing is owed
                 with self._news:
-                    while not self._owed and not self._over:
-                        self._news.wait()
+                    if not self._owed and not self._over:
+                        self._news.wait(max(0.0, look_s - time.monotonic()))
                     bells, self._owed = self._owed, 0
                 if bells:
                     self._send(app, bells)
                 elif self._over:
                     return
+                if time.monotonic() >= look_s:
+                    self._hopeless = asking.ask()
+                    look_s = time.monotonic() + LOOK_S
         finally:
+            asking.close()
             app.close()
 
     def _send(self, app: Celery, bells: int) -> None:
@@ -198,6 +210,32 @@ class CeleryEngine:
             ring(app, self._job_id, bells)
         except (OperationalError, OSError) as error:
             emit(DoorbellsLost(job_id=self._job_id, bells=bells, reason=_cause(error)))
+
+
+class _Asking:
+    """Asks whether anybody who is there can check for a job; for one thread."""
+
+    def __init__(self, job_id: str, address: RedisAddress) -> None:
+        self._job_id = job_id
+        self._ledger = RedisLedger(address)
+        self._note = Unable(address, job_id)
+        self._hopelessness = Hopelessness(time.monotonic)
+
+    def ask(self) -> BaseException | None:
+        """Why nobody can; None also when that cannot be found out."""
+        try:
+            unable = self._note.all()
+            if not unable:
+                self._hopelessness.forget()
+                return None
+            job, there = self._ledger.status(self._job_id), self._ledger.nodes(self._job_id)
+        except (StateError, UnknownJobError):
+            return None
+        return self._hopelessness.look(job, there, unable)
+
+    def close(self) -> None:
+        self._note.close()
+        self._ledger.close()
 
 
 def ring(app: Celery, job_id: str, bells: int = 1) -> None:

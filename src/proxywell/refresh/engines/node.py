@@ -10,8 +10,8 @@ from pathlib import Path
 from secrets import token_hex
 
 from proxywell.errors import StateError
+from proxywell.refresh.outage import Outage
 from proxywell.refresh.ports import Ledger
-from proxywell.telemetry.events import LedgerTroubled, emit
 
 
 def node_name(version: str = "") -> str:
@@ -90,6 +90,7 @@ class Pulse:
         beat_s: float,
     ) -> None:
         self._node, self._job_id = node, job_id
+        self._outage = Outage(job_id)
         self._open_ledger = open_ledger
         self._term_s, self._beat_s = lease_s - beat_s, beat_s
         self._over = threading.Event()
@@ -117,7 +118,7 @@ class Pulse:
         try:
             ledger = self._open_ledger()
         except StateError as error:
-            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+            self._outage.met(error)
             return
         try:
             while not self._over.is_set():
@@ -139,8 +140,9 @@ class Pulse:
     def _tell(self, step: Callable[[], None]) -> None:
         try:
             step()
+            self._outage.over()
         except StateError as error:
-            emit(LedgerTroubled(job_id=self._job_id, reason=str(error)))
+            self._outage.met(error)
 
 
 def bury(ledger: Ledger, job_id: str) -> int:
