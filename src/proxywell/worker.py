@@ -27,7 +27,6 @@ from typing import Any, Final, TypeAlias
 from billiard.exceptions import WorkerLostError
 from celery import Celery, Task, signals
 from celery.apps.worker import Worker as CeleryMain
-from celery.exceptions import CPendingDeprecationWarning
 from celery.platforms import SecurityWarning
 from celery.worker import state as celery_state
 from celery.worker.request import Request
@@ -170,10 +169,7 @@ class _Main:
             tie_to_parent(parent)
 
         def as_we_log(**_: Any) -> None:
-            """Keep our handlers: Celery would set up its own, and has just let warnings through."""
-            warnings.filterwarnings(  # it advises to end shifts when a connection is lost
-                "ignore", "\nIn Celery 5.1 we introduced", CPendingDeprecationWarning
-            )
+            """Keep our handlers: Celery would set up its own."""
 
         signals.setup_logging.connect(as_we_log)
         signals.worker_ready.connect(ready)

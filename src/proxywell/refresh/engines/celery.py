@@ -78,7 +78,7 @@ def doorbell_app(address: RedisAddress) -> Celery:
         worker_prefetch_multiplier=1,
         worker_enable_remote_control=False,
         worker_send_task_events=False,
-        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_cancel_long_running_tasks_on_connection_loss=True,  # of late acks: none of ours
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         enable_utc=True,
