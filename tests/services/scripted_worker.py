@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +35,7 @@ def start(
     prefix: str = "proxywell",
     refresh: RefreshSettings | None = None,
     log: Path | None = None,
+    before: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
     """Start one; the caller ends it, by its pid."""
     given = asdict(habits) | {name: sorted(getattr(habits, name)) for name in _SETS}
@@ -47,7 +49,7 @@ def start(
     }
     with (log or Path(os.devnull)).open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.services.scripted_worker"],
+            [*before, sys.executable, "-m", "tests.services.scripted_worker"],
             cwd=ROOT,
             env={**os.environ, _SCRIPT: json.dumps(script)},
             stdin=subprocess.DEVNULL,
@@ -63,7 +65,9 @@ def main() -> int:
         given[name] = frozenset(given[name])
     habits = Habits(**given)
     settings = Settings(
-        redis=RedisSettings(url=Secret(script["url"]), prefix=script["prefix"]),
+        redis=RedisSettings(
+            url=Secret(script["url"]), prefix=script["prefix"], allow_plaintext=True
+        ),
         refresh=RefreshSettings(**script["refresh"]),
     )
     listen(form="text", level="debug")

@@ -167,7 +167,7 @@ def test_a_doorbell_for_a_job_that_is_not_there_is_ignored_with_a_remark(
 def _ring_with(waiter: Driven, told: str) -> None:
     from proxywell.refresh.engines.celery import doorbell_app, ring
 
-    app = doorbell_app(waiter.server.address())
+    app = doorbell_app(waiter.address)
     ring(app, told)
     app.close()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from proxywell.config.schema import RefreshSettings
 from proxywell.refresh.books import JobRow, JobState, Terms
 from proxywell.refresh.engines.celery import CeleryEngine, RedisBell
 from proxywell.refresh.ledgers.redis import RedisLedger
+from proxywell.refresh.ledgers.redis_address import RedisAddress
 from proxywell.refresh.plan import blocks
 from proxywell.refresh.ports import NewJob
 from proxywell.refresh.report import Dossier
@@ -43,12 +44,12 @@ TERMS = Terms(
 class Driven:
     """A waiter for one job: ticks and rings until something is reached, within a bound."""
 
-    def __init__(self, server: RedisServer, *, rings: bool = True) -> None:
-        self.server = server
+    def __init__(self, address: RedisAddress, *, rings: bool = True) -> None:
+        self.address = address
         self.rings = rings
-        self.ledger = RedisLedger(server.address())
-        self.engine = CeleryEngine(JOB, server.address())
-        self.bell = RedisBell(server.address(), self.ledger.events_key(JOB))
+        self.ledger = RedisLedger(address)
+        self.engine = CeleryEngine(JOB, address)
+        self.bell = RedisBell(address, self.ledger.events_key(JOB))
 
     def create(self, items: int, terms: Terms = TERMS, *, rings: bool = True) -> None:
         spec = msgspec.json.encode(Dossier(engine="celery"))
@@ -77,16 +78,19 @@ class Driven:
         self.ledger.close()
 
 
+def driven(server: RedisServer, *, rings: bool = True) -> AbstractContextManager[Driven]:
+    return driven_at(server.address(), rings=rings)
+
+
 @contextmanager
-def driven(server: RedisServer, *, rings: bool = True) -> Iterator[Driven]:
-    waiter = Driven(server, rings=rings)
+def driven_at(address: RedisAddress, *, rings: bool = True) -> Iterator[Driven]:
+    waiter = Driven(address, rings=rings)
     try:
         yield waiter
     finally:
         waiter.close()
 
 
-@contextmanager
 def worker(
     server: RedisServer,
     habits: Habits,
@@ -94,8 +98,24 @@ def worker(
     *,
     workers: int = 2,
     refresh: RefreshSettings = QUICK,
+) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return worker_at(server.url, habits, log, workers=workers, refresh=refresh)
+
+
+@contextmanager
+def worker_at(
+    url: str,
+    habits: Habits,
+    log: Path,
+    *,
+    workers: int = 2,
+    refresh: RefreshSettings = QUICK,
+    before: Sequence[str] = (),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    process = scripted_worker.start(server.url, habits, workers=workers, refresh=refresh, log=log)
+    """A worker process; ``before`` are the words of a program that becomes it."""
+    process = scripted_worker.start(
+        url, habits, workers=workers, refresh=refresh, log=log, before=before
+    )
     try:
         yield process
     finally:
