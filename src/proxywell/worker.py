@@ -19,12 +19,12 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, TypeAlias
 
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery import Celery, Task, signals
 from celery.apps.worker import Worker as CeleryMain
 from celery.platforms import SecurityWarning
@@ -61,9 +61,12 @@ from proxywell.telemetry.work import (
 
 CheckerOf: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[CandidateChecker]]
 
+_LOG: Final = logging.getLogger("proxywell")
+
 IDLE_S: Final = 2.0  # a shift that is given nothing for so long makes room for other jobs
 LAST_RESORT_S: Final = 30.0  # behind shift and attempt, before Celery ends a shift
 CHILD_START_S: Final = 30.0  # on a busy machine; then Celery takes a child for one that hangs
+BUG_PAUSE_S: Final = 1.0
 _LOOK_S: Final = 0.05
 _JOB_ID: Final = re.compile(r"[0-9A-Za-z_.-]{1,64}")
 _CELERY_LOGGERS: Final = (
@@ -263,24 +266,35 @@ class _Shifts(Struct):
             return
         kept = signal.getsignal(signal.SIGTERM)
         try:
-            end = run(self._shift(job_id))
-        except UnknownJobError:
-            emit(DoorbellIgnored(reason=f"there is no job {job_id}"))
-            return
-        except StateError as error:
-            emit(LedgerTroubled(job_id=job_id, reason=str(error)))
-            return
-        except ProxywellError as error:
-            emit(WorkerCannotCheck(job_id=job_id, reason=str(error)))
-            return
-        except LoopHungError:
-            end = ShiftEnd.OVER
+            end = self._held(job_id)
         finally:
             signal.signal(signal.SIGTERM, kept)
         if self.leaving:
             raise SystemExit(0)
         if end is ShiftEnd.OVER:
             _ring(self.app, job_id)
+
+    def _held(self, job_id: str) -> ShiftEnd | None:
+        """Why the shift ended; None if it could not be held."""
+        try:
+            return run(self._shift(job_id))
+        except UnknownJobError:
+            emit(DoorbellIgnored(reason=f"there is no job {job_id}"))
+        except StateError as error:
+            emit(LedgerTroubled(job_id=job_id, reason=str(error)))
+        except ProxywellError as error:
+            emit(WorkerCannotCheck(job_id=job_id, reason=str(error)))
+        except (LoopHungError, SoftTimeLimitExceeded):
+            return ShiftEnd.OVER
+        except Exception as error:  # noqa: BLE001 - a bug of ours ends this shift, not the worker
+            _LOG.exception("a shift of job %s ended by a bug of ours", job_id)
+            self._tell_unable(job_id, error)
+            time.sleep(BUG_PAUSE_S)  # it may meet the next shift too
+        return None
+
+    def _tell_unable(self, job_id: str, error: Exception) -> None:
+        with suppress(StateError), closing(Unable(self.address, job_id)) as note:
+            note.say(self.node, Inability.of(error))
 
     async def _shift(self, job_id: str) -> ShiftEnd:
         ledger = RedisLedger(self.address)
@@ -304,8 +318,8 @@ class _Shifts(Struct):
         with interruptible() as thread:
             async with AsyncExitStack() as stack:
                 checker = await self._checker(stack, job_id, spec)
-                if job.ready > 1:  # so that one bell wakes all children, however many were lost
-                    await asyncio.to_thread(_ring, self.app, job_id)
+                loop = asyncio.get_running_loop()
+                pass_on = partial(loop.run_in_executor, None, _ring, self.app, job_id)
                 shift = Shift(
                     job_id,
                     Worker(node=self.node, holder=f"{self.node}/{os.getpid()}.{self.serial}"),
@@ -314,25 +328,22 @@ class _Shifts(Struct):
                     terms=terms,
                     bell=ClockBell(),
                     thread=thread,
+                    begun=pass_on if job.ready > 1 else None,  # one bell wakes all children
                 )
-                loop = asyncio.get_running_loop()
                 loop.add_signal_handler(signal.SIGTERM, self._leave, shift)
-                return await shift.run()
+                end = await shift.run()
+                with suppress(StateError), closing(Unable(self.address, job_id)) as note:
+                    note.withdraw(self.node)
+                return end
 
     async def _checker(self, stack: AsyncExitStack, job_id: str, spec: bytes) -> CandidateChecker:
         """The job's checker; whether it could be made is told to whoever waits."""
-        note = Unable(self.address, job_id)
         try:
-            try:
-                settings = joined.as_job_was_started(self.settings, spec)
-                checker = await stack.enter_async_context(self.checker_of(settings))
-            except Exception as error:
-                inability = Inability.of(error)
-                note.say(self.node, inability)
-                raise _CannotCheckError(inability.sentence) from error
-            note.withdraw(self.node)
-        finally:
-            note.close()
+            settings = joined.as_job_was_started(self.settings, spec)
+            checker = await stack.enter_async_context(self.checker_of(settings))
+        except Exception as error:
+            self._tell_unable(job_id, error)
+            raise _CannotCheckError(Inability.of(error).sentence) from error
         return checker
 
     def _leave(self, shift: Shift) -> None:

@@ -82,6 +82,7 @@ class Habits:
     spins: frozenset[int] = frozenset()
     sleeps: frozenset[int] = frozenset()
     no_judge: bool = False
+    buggy: bool = False
     crashes: bool = False
 
     def factory(self) -> Callable[[], AbstractAsyncContextManager[CandidateChecker]]:
@@ -117,6 +118,8 @@ class FakeChecker:
             os.close(self._log)
 
     def room(self) -> int:
+        if self._habits.buggy:
+            raise RuntimeError("no room for anybody")
         return max(0, self._habits.sockets - self._busy)
 
     def start(

@@ -60,6 +60,18 @@ def test_a_waiter_is_told_when_nobody_can_check(
     assert "[ERROR]" not in log.read_text()
 
 
+def test_a_bug_of_ours_ends_a_shift_is_told_as_one_and_ends_the_wait(
+    server: RedisServer, waiter: Driven, log: Path
+) -> None:
+    waiter.create(48)
+    with worker(server, Habits(buggy=True), log) as process:
+        main = main_of(process.pid)
+        waiter.until(lambda _: waiter.engine.failure() is not None, bound_s=60.0)
+        assert "RuntimeError: no room for anybody" in str(waiter.engine.failure())
+        assert main_of(process.pid) == main
+    assert f"[ERROR] a shift of job {JOB} ended by a bug of ours" in said(log)
+
+
 def test_one_worker_without_a_judge_does_not_end_a_job_that_another_works_on(
     server: RedisServer, waiter: Driven, log: Path, tmp_path: Path
 ) -> None:

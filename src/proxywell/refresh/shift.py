@@ -66,6 +66,7 @@ class Shift:
         terms: See there.
         bell: Wakes the shift when there may be work; rung when there is news.
         thread: The loop's own, to interrupt a check that hangs; None: nobody does.
+        begun: Called once, when the first chunk was claimed.
     """
 
     def __init__(
@@ -78,8 +79,10 @@ class Shift:
         terms: ShiftTerms,
         bell: LoopBell,
         thread: LoopThread | None = None,
+        begun: Callable[[], object] | None = None,
     ) -> None:
         self._checker = checker
+        self._begun = begun
         self._terms = terms
         self._bell = bell
         self._loop = asyncio.get_running_loop()
@@ -198,6 +201,9 @@ class Shift:
         if isinstance(answer, Holding):
             self._held.add(answer)
             self._queue.append(answer)
+            if self._begun is not None:
+                self._begun()
+                self._begun = None
             if answer.finished:  # an attempt at what was all reported before
                 self._held.discard(answer)
                 self._clerk.submit(answer)

@@ -33,7 +33,7 @@ class Inability(Struct, frozen=True):
         """What an error says: ours its sentence, any other one its name too."""
         if isinstance(error, ProxywellError):
             return cls(str(error), error.exit_status)
-        return cls(f"the checker cannot start ({type(error).__name__}: {error})")
+        return cls(f"a worker cannot go on ({type(error).__name__}: {error})")
 
 
 class Unable:
@@ -56,7 +56,7 @@ class Unable:
         self._link.call("PEXPIRE", self._key, int(KEPT_S * 1000))
 
     def withdraw(self, node: str) -> None:
-        """They can."""
+        """They can: a shift was held to its end."""
         self._link.call("HDEL", self._key, node)
 
     def all(self) -> dict[str, Inability]:
