@@ -23,6 +23,7 @@ import pytest
 from proxywell.errors import StoreBusyError
 from proxywell.refresh.books import JobRow
 from proxywell.refresh.closing import LedgerRules
+from proxywell.refresh.ledgers import journaled
 from proxywell.refresh.ledgers.journal import Cursor
 from proxywell.refresh.ledgers.journaled import JournaledLedger
 from tests.simulation import ledger_mutants as mutants
@@ -38,6 +39,12 @@ TRIPLES = (
     (Fault.REPLY_LOST, Fault.FINALISER_DIES, Fault.FORGOTTEN),
     (Fault.FINALISER_DIES, Fault.WAITER_DIES, Fault.FORGOTTEN),
 )
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks that a waiter lets pass are time, and the model has none."""
+    monkeypatch.setattr(journaled, "GIVEN_LOOKS", 1)
 
 
 def explored(system: System) -> Graph:

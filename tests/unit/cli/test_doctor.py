@@ -17,6 +17,12 @@ from proxywell.cli.main import program
 from proxywell.config.schema import CheckingSettings, JudgeSettings, PoolSettings, Settings
 
 
+@pytest.fixture(autouse=True)
+def no_server_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To ask a program for its version is to wait for it; tests/services does."""
+    monkeypatch.setattr("proxywell.orchestrator.server._candidates", lambda: iter(()))
+
+
 @pytest.fixture
 def patient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Patient]:
     """Who has no Celery engine: what that needs is examined in tests/services."""
