@@ -124,6 +124,7 @@ def wait(orders: Orders) -> Outcome:
     if orders.items:
         if orders.dies == "mid_create":
             _die_while_sending(app)
+        orders.hold()
         header = [app.tasks["chunk"].s(first) for first in range(0, orders.items, CHUNK)]
         chord(header, app=app)(app.tasks["total"].s().set(task_id=CHORD_ID))
     try:

@@ -62,6 +62,7 @@ class PlainChord:
             outcome=str(outcome),
             items=lab.setup.items if first else 0,
             dies=lab.setup.waiter.get("dies", "") if first else "",
+            holds=orders.get("holds", ""),
         )
         return start(_MODULE, told.environment(), lab.directory / "waiter.log", "waiter")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -35,6 +37,8 @@ class Orders:
         pool: How the pool fails: see ``waiter.ODD_POOLS``.
         dies: Where a waiter kills itself: see ``waiter.DEATHS``.
         cancels: The waiter cancels the job instead of waiting.
+        holds: The waiter says in ``HOLDS.ready`` that it is about to create the job, and waits
+            until there is a file of this name.
         chord: Which settings the comparison has: see ``chord.PRACTICES``.
         chord_settings: More of them.
     """
@@ -53,12 +57,20 @@ class Orders:
     pool: str = ""
     dies: str = ""
     cancels: bool = False
+    holds: str = ""
     chord: str = ""
     chord_settings: dict[str, float] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """For the program that is to follow them."""
         return {**os.environ, TOLD_IN: msgspec.json.encode(self).decode()}
+
+    def hold(self) -> None:
+        """Wait to be let go, where that was ordered."""
+        if self.holds:
+            Path(f"{self.holds}.ready").touch()
+            while not Path(self.holds).exists():  # ends with this process at the latest
+                time.sleep(0.001)
 
     @classmethod
     def told(cls) -> Orders:

@@ -249,9 +249,9 @@ ROWS = [
     ),
     Row(
         "books-expire",
-        "the job's keys expire after 3 s, and one candidate takes 8 s",
+        "the job's keys expire after 3 s, and one candidate takes 8 s (chord: result_expires=3)",
         expire_books,
-        Setup(script={"slow": {161: 8.0}}),
+        Setup(script={"slow": {161: 8.0}}, chord={"result_expires": 3}),
         lasts_s=3.0 + 8.0,
         chord=True,
     ),

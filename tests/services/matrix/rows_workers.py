@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
-from tests.services.matrix.lab import READY_S, Lab, Setup
+from tests.services.matrix.lab import CHUNKS, READY_S, Lab, Setup
 from tests.services.matrix.oracle import Expected
 from tests.services.matrix.row import LEASE_S, RESCUE_S, Row
 
@@ -102,17 +103,29 @@ def freeze_child(lab: Lab) -> None:
 
 def frozen_with_a_bell(lab: Lab) -> None:
     """The server hands a message to a main that stands still, and then the main is gone."""
-    tree = lab.trees[0]
-    lab.until(lambda: bool(tree.children()), bound_s=READY_S, what="a main with children")
-    lab.pause(2.0)  # it waits for messages now
+    tree, go = lab.trees[0], lab.directory / "go"
+    lab.add_waiter(first=True, holds=str(go))
+    lab.until(Path(f"{go}.ready").exists, bound_s=READY_S, what="a waiter")
+    lab.until(lambda: _asked(lab) > 0, bound_s=READY_S, what="a main that asks for messages")
+    before = _asked(lab)
+    lab.until(lambda: _asked(lab) > before, bound_s=READY_S, what="the next question")
     lab.send(SIGSTOP, *tree.all(), whom="worker, main, children")
-    lab.add_waiter(first=True)
-    lab.until(lambda: "open" in lab.system.books(lab), bound_s=READY_S, what="the job")
-    lab.pause(1.0)
+    go.touch()
+    queue = lab.system.queue()
+    lab.until(lambda: bool(lab.server.call("LLEN", queue)), bound_s=READY_S, what="messages")
+    lab.pause(0.5)
+    lab.note(f"{lab.server.call('LLEN', queue)} messages wait, of {CHUNKS} that were sent")
     tree.kept = False
     lab.send(SIGKILL, *tree.all(), whom="worker, main, children")
     tree.again()
     tree.kept = True
+
+
+def _asked(lab: Lab) -> int:
+    """How often a worker has asked for a message, and been answered."""
+    told = lab.server.call("INFO", "commandstats")
+    found = re.search(rb"cmdstat_brpop:calls=(\d+)", told)
+    return int(found[1]) if found else 0
 
 
 def marked(name: str) -> Callable[[Lab], None]:

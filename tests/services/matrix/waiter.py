@@ -90,6 +90,7 @@ def _carry(orders: Orders) -> dict[str, object]:
         kind = CeleryKind(address, state, configured=True)
         with RefreshRoom(state, orders.refresh, sink=sink, kind=kind) as room:
             if orders.items:
+                orders.hold()
                 room.create(candidates(orders.items), Dossier(), job_id=orders.job)
             if orders.dies == "before_bells":
                 _die()
