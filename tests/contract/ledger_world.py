@@ -24,7 +24,7 @@ from proxywell.refresh.books import (
     Worker,
 )
 from proxywell.refresh.closing import LedgerRules
-from proxywell.refresh.ledger import LAST_PLACE, LAST_TRIES
+from proxywell.refresh.ledger import LAST_PLACE, LAST_TRIES, MOST_HELD
 from proxywell.refresh.ledgers.memory import MemoryLedger
 from proxywell.refresh.ledgers.redis import RedisLedger, rule_book
 from proxywell.refresh.ledgers.sqlite import SqliteLedger
@@ -360,7 +360,7 @@ class Homes:
         assert None not in tokens
         for chunk in running:
             company = [other for other in running if other.holder == chunk.holder]
-            assert not chunk.suspect or len(company) == 1, "a suspect is not held alone"
+            assert len(company) <= MOST_HELD[chunk.among], "held among more than it may be"
             assert not chunk.alone or len(company) == 1
 
 

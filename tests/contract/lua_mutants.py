@@ -117,7 +117,7 @@ MUTANTS: dict[str, str] = {
         local company = books.company
         function books.company(holder)
           local found = company(holder)
-          found.suspect = false
+          found.among = 0
           return found
         end""",
     # --- of this home alone
@@ -142,7 +142,7 @@ MUTANTS: dict[str, str] = {
     "ended_is_not_read": "function books.end_all() end",
     "leases_are_not_renewed_after_a_pause": "function books.renew_all() end",
     "company_is_not_kept": """
-        function books.company() return { held = 0, suspect = false } end""",
+        function books.company() return { held = 0, among = 0 } end""",
     "a_torn_job_goes_on": "function books.torn() return false end",
     "creation_forgets_what_was_settled": """
         local create = rules.create

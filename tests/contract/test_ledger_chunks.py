@@ -10,6 +10,7 @@ from proxywell.refresh.books import (
     Beat,
     BeatAnswer,
     ChunkState,
+    Claim,
     JobState,
     NoClaim,
     SubmitAnswer,
@@ -144,31 +145,54 @@ def test_deferred_items_become_a_patient_chunk_that_comes_last(home: Home) -> No
     assert ledger.status(JOB).chunks == 3
 
 
-def test_a_lost_worker_makes_suspects_and_what_it_held_alone_is_blamed(home: Home) -> None:
+def hold_all(home: Home, holder: str) -> int:
+    """Let one worker claim as much as it gets."""
     ledger, _ = home
-    create(ledger, 9)
-    for token in "abc":
-        claim(ledger, ONE, token)
+    worker = Worker("n1", holder)
+    held = 0
+    while isinstance(ledger.claim(JOB, worker, f"{holder}:{held}"), Claim):
+        held += 1
+    return held
+
+
+def test_what_one_worker_drops_another_one_may_hold_at_once(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 18)
+    assert hold_all(home, "h0") == 6
     pass_time(home, 7)
-    assert {chunk.suspect for chunk in all_chunks(ledger).values()} == {True}
     assert {chunk.blamed for chunk in all_chunks(ledger).values()} == {0}
-    alone = claim(ledger, TWO, "d")
-    assert ledger.claim(JOB, TWO, "e") is NoClaim.ALONE
-    pass_time(home, 7)
-    blamed = {number for number, chunk in all_chunks(ledger).items() if chunk.blamed}
-    assert blamed == {alone.chunk_id}
+    assert hold_all(home, "h1") == 6
 
 
-def test_a_suspect_is_not_given_to_a_holder_that_holds_something(home: Home) -> None:
+def test_what_is_dropped_with_others_again_and_again_is_held_among_few_and_then_alone(
+    home: Home,
+) -> None:
     ledger, _ = home
-    create(ledger, 6)
-    claim(ledger, ONE, "a")
-    claim(ledger, ONE, "b")
-    pass_time(home, 7)
-    suspect = claim(ledger, TWO, "c")
-    assert ledger.claim(JOB, TWO, "d") is NoClaim.ALONE
-    assert submit(ledger, suspect) is SubmitAnswer.OK
-    claim(ledger, TWO, "e")
+    create(ledger, 18)
+    held = []
+    for serial in range(4):
+        held.append(hold_all(home, f"h{serial}"))
+        pass_time(home, 7)
+    assert held == [6, 6, 4, 1]
+    chunks = all_chunks(ledger).values()
+    assert [chunk.suspect for chunk in chunks] == [True] * 4 + [False] * 2
+    assert [chunk.blamed for chunk in chunks] == [1, 0, 0, 0, 0, 0], "only what died alone"
+
+
+def test_a_suspect_and_other_chunks_are_not_held_together(home: Home) -> None:
+    ledger, _ = home
+    create(ledger, 18)
+    for serial in range(3):
+        hold_all(home, f"h{serial}")
+        pass_time(home, 7)
+    suspects = [claim(ledger, Worker("n1", f"w{serial}"), f"w{serial}") for serial in range(4)]
+    assert ledger.claim(JOB, Worker("n1", "w0"), "other") is NoClaim.ALONE
+    assert hold_all(home, "w4") == 2, "those that are held among few"
+    submit(ledger, suspects[0])
+    assert ledger.claim(JOB, Worker("n1", "w0"), "last") is NoClaim.EMPTY
+    ledger.release(JOB, suspects[1].chunk_id, suspects[1].token)
+    assert ledger.claim(JOB, Worker("n1", "w4"), "other") is NoClaim.ALONE
+    assert claim(ledger, Worker("n1", "w0"), "again").chunk_id == suspects[1].chunk_id
 
 
 def test_an_accused_item_is_tried_once_more_behind_all_others(home: Home) -> None:

@@ -9,6 +9,7 @@ from msgspec.structs import replace as replaced
 
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.books import (
+    Among,
     ChunkRow,
     Company,
     FinAnswer,
@@ -89,10 +90,10 @@ class _BlindToSuspects:
 
     def company(self, holder: str) -> Company:
         company: Company = self._books.company(holder)
-        return replaced(company, suspect=False)
+        return replaced(company, among=Among.ANY)
 
-    def first_ready(self, *, suspects: bool) -> ChunkRow | None:
-        found: ChunkRow | None = self._books.first_ready(suspects=True)
+    def first_ready(self, among: Among) -> ChunkRow | None:
+        found: ChunkRow | None = self._books.first_ready(Among.NONE)
         return found
 
 

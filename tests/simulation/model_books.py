@@ -12,8 +12,10 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
+from proxywell.refresh import ledger
 from proxywell.refresh.bookkeeping import FINAL
 from proxywell.refresh.books import (
+    Among,
     ChunkRow,
     ChunkState,
     Company,
@@ -102,7 +104,7 @@ class Book:
 
 _line_of = attrgetter(
     "id", "state", "items", "place", "blamed", "suspect", "alone", "token", "node", "holder",
-    "until_s", "before_loss", "why",
+    "until_s", "before_loss", "why", "shared",
 )  # fmt: skip
 
 
@@ -121,18 +123,18 @@ class ModelBooks:
         self.chunks[chunk.id] = copy(chunk)
         self.changed.add(chunk.id)
 
-    def first_ready(self, *, suspects: bool) -> ChunkRow | None:
+    def first_ready(self, among: Among) -> ChunkRow | None:
         found = [
             row
             for row in self.chunks.values()
-            if row.state is ChunkState.READY and row.suspect <= suspects
+            if row.state is ChunkState.READY and row.among <= among
         ]
         return copy(min(found, key=lambda row: (row.place, row.id))) if found else None
 
     def company(self, holder: str) -> Company:
         held = [row for row in self._running() if row.holder == holder]
         alone = next((row.id for row in held if row.alone), None)
-        return Company(len(held), any(row.suspect for row in held), alone)
+        return Company(len(held), max((row.among for row in held), default=Among.ANY), alone)
 
     def overdue(self, now_s: float, limit: int) -> list[ChunkRow]:
         late = [row for row in self._running() if row.until_s <= now_s]
@@ -198,5 +200,5 @@ def kept_chunk(row: ChunkRow) -> ChunkRow:
     elif row.before_loss is not None and row.holder != NOBODY:  # a late beat may take it back
         kept.token, kept.holder = row.token, row.holder
         kept.before_loss = (*row.before_loss[:2], 0)
-    kept.since_s = NOW_S
+    kept.since_s, kept.shared = NOW_S, min(row.shared, ledger.SHARED_ALONE - 1)
     return kept

@@ -36,6 +36,17 @@ class JobState(StrEnum):
     DONE = "done"
 
 
+SHARED_FEW = 2  # losses with others, after which a chunk is held among few
+
+
+class Among(IntEnum):
+    """Among how many other chunks a holder may have one; the higher, the fewer."""
+
+    ANY = 0
+    FEW = 1
+    NONE = 2
+
+
 class Terms(Struct, frozen=True, array_like=True):
     """What was agreed when the job was created. Lengths in seconds.
 
@@ -149,10 +160,12 @@ class ChunkRow(Struct, array_like=True):
         excused: Attempts that do not count: lost with their node, released, or ended when they
             had settled something.
         blamed: Losses held against the chunk.
-        suspect: Was held by a worker that died; claimed alone until done.
+        suspect: Died alone, or with others again and again; claimed alone until done.
         alone: The current attempt's holder has held no other chunk meanwhile.
         progressed: The current attempt has settled an item.
         before_loss: ``blamed, suspect, excused`` before the last loss, for taking it back.
+        shared: Losses in the company of others, of which one may be to blame; also those that
+            were taken back, for a holder that falls silent again and again is a sign too.
     """
 
     id: int
@@ -176,6 +189,14 @@ class ChunkRow(Struct, array_like=True):
     until_s: float = 0.0
     before_loss: tuple[int, bool, int] | None = None
     why: str | None = None
+    shared: int = 0
+
+    @property
+    def among(self) -> Among:
+        """Among how many others it may be held, as it stands."""
+        if self.suspect:
+            return Among.NONE
+        return Among.FEW if self.shared >= SHARED_FEW else Among.ANY
 
 
 class Worker(Struct, frozen=True):
@@ -304,10 +325,10 @@ class LedgerEvent(Struct, frozen=True):
 
 
 class Company(Struct, frozen=True):
-    """What one holder holds: how many chunks, whether a suspect, and the one held alone."""
+    """What one holder holds: how many chunks, what they bear at the least, the one held alone."""
 
     held: int
-    suspect: bool
+    among: Among
     alone_id: int | None
 
 
@@ -328,8 +349,8 @@ class Books(Protocol):
         """Write a line, new or changed."""
         ...
 
-    def first_ready(self, *, suspects: bool) -> ChunkRow | None:
-        """The ready chunk with the lowest place and id; suspects only where they may be had."""
+    def first_ready(self, among: Among) -> ChunkRow | None:
+        """The ready chunk with the lowest place and id, of those that bear no fewer others."""
         ...
 
     def company(self, holder: str) -> Company:

@@ -146,8 +146,9 @@ class LedgerRules(ChunkRules):
         """Take chunks back. Blame needs a node that lives and a chunk that was held alone.
 
         A dead node is no chunk's fault. A dead holder of several chunks may have died of any of
-        them: they become suspects, and whichever dies alone is to blame. An attempt that has
-        settled something does not count among a chunk's attempts, whatever ended it.
+        them, or of none: those that die again and again become suspects, and whichever dies alone
+        is to blame. An attempt that has settled something does not count among a chunk's
+        attempts, whatever ended it.
         """
         lost_on = Counter(chunk.node for chunk in lost)
         for chunk in lost:
@@ -156,7 +157,7 @@ class LedgerRules(ChunkRules):
             elif chunk.alone and lost_on[chunk.node] == 1:
                 self._lose(chunk, blame=True, excuse=chunk.progressed)
             else:
-                self._lose(chunk, blame=False, suspect=True, excuse=chunk.progressed)
+                self._lose(chunk, blame=False, shared=True, excuse=chunk.progressed)
 
     def _bound(self) -> None:
         """Let the deadline follow measured speed, and end the job when it is met."""

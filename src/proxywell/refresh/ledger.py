@@ -15,12 +15,14 @@ the SQLite ledger; another home repeats them in its own scripts and is compared 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from proxywell.model.report import GivenUpWhy
 from proxywell.refresh.bookkeeping import Bookkeeping
 from proxywell.refresh.books import (
     NOTHING,
+    Among,
     Beat,
     BeatAnswer,
     ChunkRow,
@@ -41,6 +43,8 @@ PATIENT_PLACE = 1 << 40  # patient chunks come last ...
 RETRY_PLACE = -(1 << 41)  # ... and those that were lost come first
 LAST_PLACE = 1 << 41  # behind all: an accused item that is tried again
 LAST_TRIES = 3  # after which it is poison; docs/adr/0008-accused-items-come-last.md
+SHARED_ALONE = 3  # losses with others that make a suspect; see docs/adr/0011
+MOST_HELD = {Among.ANY: sys.maxsize, Among.FEW: 4, Among.NONE: 1}  # of one holder
 FIRST_BELLS_MAX = 64  # owed to a new job: more than any fleet has children, and soon sent
 
 
@@ -59,7 +63,7 @@ class ChunkRules(Bookkeeping):
         """Hand the next ready chunk to a worker.
 
         A suspect goes only to a holder that holds nothing, and whoever holds one gets nothing
-        else: if it dies again, it was this chunk.
+        else: if it dies again, it was this chunk. What died twice with others is held among few.
 
         Args:
             worker: Who will hold it.
@@ -69,9 +73,10 @@ class ChunkRules(Bookkeeping):
             return NoClaim.CLOSED
         self._arrive()
         company = self.books.company(worker.holder)
-        if company.suspect:
+        if company.held >= MOST_HELD[company.among]:
             return NoClaim.ALONE
-        chunk = self.books.first_ready(suspects=company.held == 0)
+        may_be = (among for among in Among if company.held < MOST_HELD[among])
+        chunk = self.books.first_ready(max(may_be))
         if chunk is None:
             return NoClaim.ALONE if self.job.ready else NoClaim.EMPTY
         self._join(company)
@@ -195,11 +200,11 @@ class ChunkRules(Bookkeeping):
         """A late beat of the last holder: it lives, so the loss was none."""
         if chunk.before_loss is None or self.job.state is not JobState.OPEN:
             return False
+        chunk.blamed, chunk.suspect, chunk.excused = chunk.before_loss
         company = self.books.company(chunk.holder)
-        if company.suspect or (chunk.before_loss[1] and company.held):
+        if company.held >= MOST_HELD[max(company.among, chunk.among)]:
             return False  # what is held with a suspect would be blamed for it, or it for that
         self._join(company)
-        chunk.blamed, chunk.suspect, chunk.excused = chunk.before_loss
         chunk.before_loss = None
         chunk.alone = False
         chunk.until_s = self.now_s + self.job.terms.lease_s
@@ -244,14 +249,19 @@ class ChunkRules(Bookkeeping):
         return SubmitAnswer.AGAIN if self.job.state is JobState.OPEN else SubmitAnswer.CLOSED
 
     def _lose(
-        self, chunk: ChunkRow, *, blame: bool, excuse: bool = False, suspect: bool = False
+        self, chunk: ChunkRow, *, blame: bool, excuse: bool = False, shared: bool = False
     ) -> None:
-        """Take a chunk from a holder that is silent or over time, and say what follows."""
+        """Take a chunk from a holder that is silent or over time, and say what follows.
+
+        What is lost with others is done again as if nothing had happened, for mostly somebody
+        has killed a process. If it dies so twice, it is held among few, and then alone.
+        """
         terms = self.job.terms
         chunk.before_loss = (chunk.blamed, chunk.suspect, chunk.excused)
         chunk.blamed += blame
         chunk.excused += excuse
-        chunk.suspect = chunk.suspect or suspect or blame
+        chunk.shared += shared
+        chunk.suspect = chunk.suspect or blame or (shared and chunk.shared >= SHARED_ALONE)
         self.job.rescued += 1
         if not chunk.items:
             self._finish(chunk)  # only the submit was lost

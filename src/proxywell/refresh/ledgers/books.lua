@@ -1,13 +1,17 @@
 -- The lines of one job as keys: what refresh/books.py calls Books, and how a step opens and
 -- closes them. Rows are msgpack, whose doubles are exact; Lua's own figures have 14 digits.
 --
--- A lease's end is a score in `lease` and a ready chunk's place one in `ready` or `suspects`;
--- two open chunks never share an item, so no two of them have one place. What one holder holds
--- is counted in `held`. Ending all open chunks writes one word into the job's line, `ended`, and
+-- A lease's end is a score in `lease` and a ready chunk's place one in `ready` or `suspects`,
+-- where those that are held alone come ALONE_AT behind those that are held among few; two open
+-- chunks never share an item, so no two of them have one place. What one holder holds is counted
+-- in `held`. Ending all open chunks writes one word into the job's line, `ended`, and
 -- every row that was open then reads as lost: 10 000 rows are not rewritten in one step.
 -- VERSION is written above by redis.py.
 
 local READY, RUNNING, DONE, FAILED, LOST, SPLIT = 0, 1, 2, 3, 4, 5
+local ANY, FEW, NONE = 0, 1, 2 -- among how many others a chunk may be held
+local SHARED_FEW = 2
+local ALONE_AT = 17592186044416 -- 1 << 44: behind every place there is
 local DAY_S = 86400
 local UNCOLLECTED_KEPT_S = 7 * DAY_S
 local BODIES_KEPT_S = 3600
@@ -49,7 +53,7 @@ local FRESH = {
   __index = {
     patient = false, attempt = 0, excused = 0, blamed = 0, errors = 0, suspect = false,
     alone = false, progressed = false, node = '', holder = '', claimed_items = 0, since_s = 0,
-    until_s = 0, items = {},
+    until_s = 0, items = {}, shared = 0,
   },
 }
 local NEW_LINE = {
@@ -158,9 +162,16 @@ function books.save()
   redis.call('HSET', KEY.job, 'line', books.packed_line(), 'epoch', job.epoch)
 end
 
+function books.among(chunk)
+  if chunk.suspect then
+    return NONE
+  end
+  return chunk.shared >= SHARED_FEW and FEW or ANY
+end
+
 local function known(chunk)
   before[chunk] = {
-    state = chunk.state, holder = chunk.holder, suspect = chunk.suspect, alone = chunk.alone,
+    state = chunk.state, holder = chunk.holder, among = books.among(chunk), alone = chunk.alone,
     id = chunk.id,
   }
   return chunk
@@ -188,13 +199,14 @@ end
 
 local function held_by(holder)
   local raw = redis.call('HGET', KEY.held, holder)
-  return raw and cmsgpack.unpack(raw) or { held = 0, suspects = 0 }
+  return raw and cmsgpack.unpack(raw) or { held = 0, few = 0, suspects = 0 }
 end
 
 local function leave(was)
   local held = held_by(was.holder)
   held.held = held.held - 1
-  held.suspects = held.suspects - (was.suspect and 1 or 0)
+  held.few = held.few - (was.among == FEW and 1 or 0)
+  held.suspects = held.suspects - (was.among == NONE and 1 or 0)
   if held.alone_id == was.id then
     held.alone_id = nil
   end
@@ -208,7 +220,9 @@ end
 local function join(chunk)
   local held = held_by(chunk.holder)
   held.held = held.held + 1
-  held.suspects = held.suspects + (chunk.suspect and 1 or 0)
+  local among = books.among(chunk)
+  held.few = held.few + (among == FEW and 1 or 0)
+  held.suspects = held.suspects + (among == NONE and 1 or 0)
   if chunk.alone then
     held.alone_id = chunk.id
   end
@@ -219,7 +233,7 @@ end
 
 local function stays_with_its_holder(was, chunk)
   return was.state == RUNNING and chunk.state == RUNNING and was.holder == chunk.holder
-    and was.suspect == chunk.suspect and was.alone == chunk.alone
+    and was.among == books.among(chunk) and was.alone == chunk.alone
 end
 
 local function add_to(name, score, chunk_id)
@@ -232,13 +246,15 @@ function books.put(chunk)
   local was = before[chunk] or { state = DONE }
   redis.call('HSET', KEY.chunk, chunk.id, cmsgpack.pack(chunk))
   if was.state == READY then
-    redis.call('ZREM', was.suspect and KEY.suspects or KEY.ready, chunk.id)
+    redis.call('ZREM', was.among == ANY and KEY.ready or KEY.suspects, chunk.id)
   end
   if was.state == RUNNING and chunk.state ~= RUNNING then
     redis.call('ZREM', KEY.lease, chunk.id)
   end
   if chunk.state == READY then
-    add_to(chunk.suspect and 'suspects' or 'ready', chunk.place, chunk.id)
+    local among = books.among(chunk)
+    local place = chunk.place + (among == NONE and ALONE_AT or 0)
+    add_to(among == ANY and 'ready' or 'suspects', place, chunk.id)
   elseif chunk.state == RUNNING then
     add_to('lease', chunk.until_s, chunk.id)
   end
@@ -253,20 +269,30 @@ function books.put(chunk)
   known(chunk)
 end
 
-function books.first_ready(suspects)
-  local head = redis.call('ZRANGE', KEY.ready, 0, 0, 'WITHSCORES')
-  if suspects then
-    local other = redis.call('ZRANGE', KEY.suspects, 0, 0, 'WITHSCORES')
-    if other[1] and (not head[1] or tonumber(other[2]) < tonumber(head[2])) then
-      head = other
+function books.first_ready(among)
+  local found, first
+  local function look(name, from, to, behind)
+    local head = redis.call(
+      'ZRANGEBYSCORE', KEY[name], from, to, 'WITHSCORES', 'LIMIT', 0, 1)
+    local place = head[1] and tonumber(head[2]) - behind
+    if place and (not first or place < first) then
+      found, first = head[1], place
     end
   end
-  return head[1] and books.chunk(head[1])
+  look('ready', '-inf', '+inf', 0)
+  if among >= FEW then
+    look('suspects', '-inf', '(8796093022208', 0) -- 1 << 43: half way
+  end
+  if among >= NONE then
+    look('suspects', '8796093022208', '+inf', ALONE_AT)
+  end
+  return found and books.chunk(found)
 end
 
 function books.company(holder)
   local held = held_by(holder)
-  return { held = held.held, suspect = held.suspects > 0, alone_id = held.alone_id }
+  local among = held.suspects > 0 and NONE or held.few > 0 and FEW or ANY
+  return { held = held.held, among = among, alone_id = held.alone_id }
 end
 
 function books.overdue(now, limit)

@@ -136,7 +136,7 @@ function rules._reap(lost, alive)
     elseif chunk.alone and lost_on[chunk.node] == 1 then
       rules._lose(chunk, { blame = true, excuse = chunk.progressed })
     else
-      rules._lose(chunk, { suspect = true, excuse = chunk.progressed })
+      rules._lose(chunk, { shared = true, excuse = chunk.progressed })
     end
   end
 end

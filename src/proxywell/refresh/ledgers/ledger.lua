@@ -5,6 +5,8 @@ local PATIENT_PLACE = 1099511627776 -- 1 << 40
 local RETRY_PLACE = -2199023255552 -- -(1 << 41)
 local LAST_PLACE = 2199023255552 -- 1 << 41
 local LAST_TRIES = 3
+local SHARED_ALONE = 3
+local MOST_HELD = { [ANY] = math.huge, [FEW] = 4, [NONE] = 1 }
 local FIRST_BELLS_MAX = 64
 
 function rules.create()
@@ -20,10 +22,14 @@ function rules.claim(worker, token)
   end
   rules._arrive()
   local company = books.company(worker.holder)
-  if company.suspect then
+  if company.held >= MOST_HELD[company.among] then
     return 'alone'
   end
-  local chunk = books.first_ready(company.held == 0)
+  local may_be = ANY
+  for among = ANY, NONE do
+    may_be = company.held < MOST_HELD[among] and among or may_be
+  end
+  local chunk = books.first_ready(may_be)
   if not chunk then
     return job.ready > 0 and 'alone' or 'empty'
   end
@@ -139,12 +145,12 @@ function rules._take_back(chunk)
   if not chunk.before_loss or job.state ~= 'open' then
     return false
   end
+  chunk.blamed, chunk.suspect, chunk.excused = unpack(chunk.before_loss)
   local company = books.company(chunk.holder)
-  if company.suspect or (chunk.before_loss[2] and company.held > 0) then
+  if company.held >= MOST_HELD[math.max(company.among, books.among(chunk))] then
     return false
   end
   rules._join(company)
-  chunk.blamed, chunk.suspect, chunk.excused = unpack(chunk.before_loss)
   chunk.before_loss = nil
   chunk.alone = false
   chunk.until_s = now_s + job.terms.lease_s
@@ -203,7 +209,11 @@ function rules._lose(chunk, loss)
   chunk.before_loss = { chunk.blamed, chunk.suspect, chunk.excused }
   chunk.blamed = chunk.blamed + (loss.blame and 1 or 0)
   chunk.excused = chunk.excused + (loss.excuse and 1 or 0)
-  chunk.suspect = chunk.suspect or loss.suspect or loss.blame or false
+  chunk.shared = chunk.shared + (loss.shared and 1 or 0)
+  chunk.suspect = chunk.suspect or loss.blame or false
+  if loss.shared and chunk.shared >= SHARED_ALONE then
+    chunk.suspect = true
+  end
   job.rescued = job.rescued + 1
   if #chunk.items == 0 then
     rules._finish(chunk)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import copy, deepcopy
 
 from proxywell.refresh.books import (
+    Among,
     ChunkRow,
     ChunkState,
     Company,
@@ -37,7 +38,7 @@ class MemoryBooks:
         self.running: set[int] = set()
         self.parts: list[Part] = []
         self.events: list[LedgerEvent] = []
-        self._ready: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
+        self._ready: dict[Among, list[tuple[int, int]]] = {among: [] for among in Among}
 
     def chunk(self, chunk_id: int) -> ChunkRow | None:
         """One line; None if there is none."""
@@ -51,20 +52,20 @@ class MemoryBooks:
         else:
             self.running.discard(chunk.id)
         if chunk.state is ChunkState.READY:
-            heapq.heappush(self._ready[chunk.suspect], (chunk.place, chunk.id))
+            heapq.heappush(self._ready[chunk.among], (chunk.place, chunk.id))
 
-    def first_ready(self, *, suspects: bool) -> ChunkRow | None:
-        """The ready chunk with the lowest place and id; suspects only where they may be had."""
-        heads = [head for kind in (False, True) if kind <= suspects and (head := self._head(kind))]
+    def first_ready(self, among: Among) -> ChunkRow | None:
+        """The ready chunk with the lowest place and id, of those that bear no fewer others."""
+        heads = [head for kind in Among if kind <= among and (head := self._head(kind))]
         return copy(self.chunks[min(heads)[1]]) if heads else None
 
-    def _head(self, suspect: bool) -> tuple[int, int] | None:
-        heap = self._ready[suspect]
+    def _head(self, among: Among) -> tuple[int, int] | None:
+        heap = self._ready[among]
         while heap:
             place, chunk_id = heap[0]
             chunk = self.chunks[chunk_id]
             still = chunk.state is ChunkState.READY and chunk.place == place
-            if still and chunk.suspect == suspect:
+            if still and chunk.among == among:
                 return heap[0]
             heapq.heappop(heap)
         return None
@@ -73,7 +74,7 @@ class MemoryBooks:
         """What this holder holds now."""
         held = [self.chunks[at] for at in self.running if self.chunks[at].holder == holder]
         alone = next((chunk.id for chunk in held if chunk.alone), None)
-        return Company(len(held), any(chunk.suspect for chunk in held), alone)
+        return Company(len(held), max((chunk.among for chunk in held), default=Among.ANY), alone)
 
     def overdue(self, now_s: float, limit: int) -> list[ChunkRow]:
         """Running chunks whose lease is over, longest first."""

@@ -6,7 +6,7 @@ import sqlite3
 
 import msgspec
 
-from proxywell.refresh.books import ChunkRow, ChunkState, Company, LedgerEvent, Part
+from proxywell.refresh.books import Among, ChunkRow, ChunkState, Company, LedgerEvent, Part
 from proxywell.refresh.spans import count
 
 # Each step brings a file of the version before to the next one; a new file takes them all.
@@ -77,22 +77,22 @@ class SqliteBooks:
         if not changed.rowcount:
             self._db.execute(INSERT_CHUNK, (self._job, chunk.id, *row))
 
-    def first_ready(self, *, suspects: bool) -> ChunkRow | None:
-        """The ready chunk with the lowest place and id; suspects only where they may be had."""
+    def first_ready(self, among: Among) -> ChunkRow | None:
+        """The ready chunk with the lowest place and id, of those that bear no fewer others."""
         heads = []
-        for kind in (0, 1) if suspects else (0,):
+        for kind in range(among + 1):
             where = "state = 0 AND suspect = ? ORDER BY place, id LIMIT 1"
             heads += self._rows(where, kind)
         return min(heads, key=lambda chunk: (chunk.place, chunk.id), default=None)
 
     def company(self, holder: str) -> Company:
         """What this holder holds now."""
-        held, suspects, alone_id = self._db.execute(
-            "SELECT count(*), coalesce(sum(suspect), 0), max(CASE alone WHEN 1 THEN id END)"
+        held, among, alone_id = self._db.execute(
+            "SELECT count(*), coalesce(max(suspect), 0), max(CASE alone WHEN 1 THEN id END)"
             " FROM chunk WHERE job = ? AND holder = ? AND state = 1",
             (self._job, holder),
         ).fetchone()
-        return Company(held, suspects > 0, alone_id)
+        return Company(held, Among(among), alone_id)
 
     def overdue(self, now_s: float, limit: int) -> list[ChunkRow]:
         """Running chunks whose lease is over, longest first."""
@@ -149,7 +149,7 @@ def columns(chunk: ChunkRow) -> tuple[object, ...]:
     """A line as the columns behind job and id, in the order of the table."""
     return (
         int(chunk.state),
-        int(chunk.suspect),
+        int(chunk.among),
         int(chunk.alone),
         chunk.place,
         chunk.holder,
