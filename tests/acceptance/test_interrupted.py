@@ -14,8 +14,10 @@ from tests.acceptance.command import Home, assert_balanced, job_id_in
 from tests.network.lab_client import Served
 
 END_S = 60.0
-# silent proxies are not waited for as long as elsewhere, or every round would take ten seconds
+# silent proxies are not waited for as long as elsewhere, or every round would take ten seconds;
+# a lease outlasts every stall of a busy machine: whose process is gone, that is seen without it
 HASTY = {
+    "PROXYWELL_REFRESH__LEASE_S": "25",
     "PROXYWELL_CHECKING__ANSWER_SOFT_S": "1",
     "PROXYWELL_CHECKING__ANSWER_HARD_S": "2",
     "PROXYWELL_CHECKING__CONNECT_SOFT_S": "0.7",
@@ -59,8 +61,7 @@ def assert_complete(home: Home, job_id: str, *, deaths: int = 1) -> None:
     assert report["items"]["checked"] == report["items"]["planned"]
     chunks = report["chunks"]
     again = chunks["attempts"] - chunks["planned"] - chunks["split"]
-    # a busy machine may starve a worker for a lease: that chunk is rescued once more
-    assert 0 <= again <= deaths * (chunks["planned"] - done_before) + chunks["rescued"]
+    assert 0 <= again <= deaths * (chunks["planned"] - done_before)
     members = home.members()
     assert len(members) == report["verdicts"]["working"] == report["pool"]["after"]
     assert {one["times_checked"] for one in members} == {1}

@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from proxywell.errors import StateError, UnknownJobError
+from proxywell.errors import StateError, StoreAwayError, StoreBusyError, UnknownJobError
 from proxywell.refresh.books import NOTHING, Beat, BeatAnswer, Claim, NoClaim, SubmitAnswer, Worker
 from proxywell.refresh.holding import Holding, candidates_of
 from proxywell.refresh.outage import Outage
@@ -28,6 +28,7 @@ from proxywell.telemetry.events import emit
 from proxywell.telemetry.work import CheckHung
 
 NEWS_GAP_S = 0.2  # working proxies are told at once, but not more often than this
+BUSY_PAUSE_S = 0.1  # behind a ledger's own wait for a lock
 
 _Claiming: TypeAlias = "Future[Holding | NoClaim]"
 
@@ -85,6 +86,7 @@ class Clerk:
         self._held: dict[str, Holding] = {}  # by token: a chunk that was lost may come again
         self._ended: dict[str, Holding] = {}
         self._news = threading.Event()
+        self._gone_s = math.inf  # until then it may be told what is given back
         self._loop = loop
         self._standstill = Standstill(hang_s, look_max_s=2 * beat_s, now_s=time.monotonic())
         self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
@@ -115,6 +117,7 @@ class Clerk:
 
     def leave(self, timeout_s: float) -> bool:
         """Report what is ready, release the rest, and end; False if that took too long."""
+        self._gone_s = time.monotonic() + timeout_s
         self._orders.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -268,12 +271,23 @@ class Clerk:
         self._bell.ring()
 
     def _release(self, ledger: Ledger) -> None:
-        try:
-            for holding in list(self._ended.values()):
-                self._settle(ledger, holding)
-            for holding in self._held.values():
-                claim = holding.claim
-                ledger.release(self._job_id, claim.chunk_id, claim.token, holding.news())
-        except (StateError, UnknownJobError) as error:  # their leases run out instead
-            self._outage.met(error)
-        self._held.clear()
+        """Give everything back, again while the ledger is busy and there is time for it."""
+        while True:  # ends when all is back, nothing can be reached, or the time to leave is over
+            try:
+                self._give_back(ledger)
+            except (StateError, UnknownJobError) as error:
+                self._outage.met(error)
+                busy = isinstance(error, StoreBusyError) and not isinstance(error, StoreAwayError)
+                if busy and time.monotonic() < self._gone_s:
+                    time.sleep(BUSY_PAUSE_S)
+                    continue
+            self._held.clear()  # what is still in it has a lease that runs out
+            return
+
+    def _give_back(self, ledger: Ledger) -> None:
+        for holding in list(self._ended.values()):
+            self._settle(ledger, holding)
+        for token, holding in list(self._held.items()):
+            claim = holding.claim
+            ledger.release(self._job_id, claim.chunk_id, claim.token, holding.news())
+            del self._held[token]
